@@ -1,0 +1,1 @@
+"""Datasets on disk: schema, journal, compaction, writer, reader, metadata."""

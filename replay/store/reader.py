@@ -1,0 +1,169 @@
+"""Reading datasets: batches in order, in bounded memory, reading only the columns and rows asked for.
+
+Part files are sorted inside but may overlap each other (several writers, rotations). The order over all of
+them comes from a sweep: row groups are read in the order of their smallest key, and rows are given out once
+no unread row group can hold a smaller one. Memory is bounded by the row groups that overlap at one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
+
+from replay.errors import InputError
+from replay.model import Exchange, Result
+from replay.store import metadata
+from replay.store.compact import recover
+from replay.store.schema import KINDS, TIME_KEY
+
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _RowGroup:
+    lowest: Any
+    fragment: ds.ParquetFileFragment
+
+
+class Dataset:
+    """One capture or run, opened for reading."""
+
+    def __init__(self, path: Path, kind: str, meta: dict[str, Any]) -> None:
+        self.path = path
+        self.kind = kind
+        self.meta = meta
+
+    @classmethod
+    def open(cls, path: Path, kind: str | None = None) -> Dataset:
+        """Open a dataset, recovering what a crashed writer left. `InputError` where it is none."""
+        found = metadata.kind_of(path)
+        if kind is not None and kind != found:
+            raise InputError(f"{path} is a {found}, and a {kind} is needed here")
+        meta = metadata.load(path, found)
+        if any(path.glob("journal-*")) and recover(path, found):
+            meta = metadata.load(path, found)
+        return cls(path, found, meta)
+
+    @property
+    def parts(self) -> list[Path]:
+        return sorted(self.path.glob("part-*.parquet"))
+
+    @property
+    def count(self) -> int:
+        """Rows in the dataset."""
+        return sum(_footer(path).num_rows for path in self.parts)
+
+    def batches(
+        self,
+        columns: Sequence[str] | None = None,
+        where: ds.Expression | None = None,
+        order_by: Sequence[str] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches sorted by `order_by` (default: by time), with column and predicate push-down.
+
+        The first name in `order_by` decides what is read when; it needs statistics in the files.
+        """
+        keys = tuple(order_by or (TIME_KEY[self.kind],))
+        wanted = list(columns) if columns is not None else KINDS[self.kind].names
+        read = [*wanted, *(key for key in keys if key not in wanted)]
+        try:
+            for table in _sweep(self._row_groups(keys[0], where), keys, read, where):
+                yield from table.select(wanted).to_batches(max_chunksize=BATCH_ROWS)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
+
+    def rows(
+        self, where: ds.Expression | None = None, order_by: Sequence[str] | None = None
+    ) -> Iterator[Exchange | Result]:
+        """The rows as `Exchange` or `Result`: convenient, and slower than `batches`."""
+        noun = Exchange if self.kind == "capture" else Result
+        for batch in self.batches(where=where, order_by=order_by):
+            yield from (noun(*values) for values in to_rows(batch))
+
+    def _row_groups(self, key: str, where: ds.Expression | None) -> list[_RowGroup]:
+        groups = []
+        for path in self.parts:
+            footer = _footer(path)
+            # The column's place among the leaves, where headers count as two.
+            leaf = [footer.schema.column(i).path for i in range(footer.num_columns)].index(key)
+            fragment = ds.ParquetFileFormat().make_fragment(str(path), LocalFileSystem())
+            for group in fragment.split_by_row_group(where, schema=KINDS[self.kind]):
+                index = group.row_groups[0].id
+                groups.append(_RowGroup(_lowest(footer, index, leaf), group))
+        return sorted(groups, key=lambda group: group.lowest)
+
+
+def to_rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """The rows of a batch as tuples: headers as tuples of pairs, instants as integers of nanoseconds."""
+    return zip(*(_values(column) for column in batch.columns), strict=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_timestamp(column.type):
+        return list(column.cast(pa.int64()).to_pylist())
+    if not pa.types.is_list(column.type):
+        return list(column.to_pylist())
+    # Headers: flattened names and values cut by offsets; a dict for each header line would cost far more.
+    flat = column.flatten()
+    pairs = list(zip(flat.field(0).to_pylist(), flat.field(1).to_pylist(), strict=True))
+    ends = pc.cumulative_sum(pc.list_value_length(column)).to_pylist()
+    return [tuple(pairs[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _sweep(
+    groups: list[_RowGroup], keys: tuple[str, ...], columns: list[str], where: ds.Expression | None
+) -> Iterator[pa.Table]:
+    order = [(key, "ascending") for key in keys]
+    pending: list[pa.Table] = []
+    for group, following in zip(groups, [*groups[1:], None], strict=True):
+        table = group.fragment.to_table(columns=columns, filter=where, use_threads=False)
+        pending.append(table.sort_by(order))
+        if following is None:
+            ready, pending = pending, []
+        else:
+            ready, pending = _split(pending, keys[0], following.lowest)
+        if ready:
+            merged = pa.concat_tables(ready)
+            yield merged.sort_by(order) if len(ready) > 1 else merged
+
+
+def _split(tables: list[pa.Table], key: str, watermark: Any) -> tuple[list[pa.Table], list[pa.Table]]:
+    """Rows below the watermark, and the rest; the tables are sorted, so both are slices."""
+    below, rest = [], []
+    for table in tables:
+        column = table.column(key)
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.int64())
+        cut = pc.sum(pc.less(column, watermark)).as_py() or 0
+        if cut:
+            below.append(table.slice(0, cut))
+        if cut < table.num_rows:
+            rest.append(table.slice(cut))
+    return below, rest
+
+
+def _lowest(footer: pq.FileMetaData, group: int, leaf: int) -> Any:
+    statistics = footer.row_group(group).column(leaf).statistics
+    if statistics is None or not statistics.has_min_max:
+        raise InputError("a part file has no statistics to sort by: it was not written by this tool")
+    # Physical values: an instant's logical one would come as a datetime, which has no nanoseconds.
+    return statistics.min_raw if statistics.physical_type == "INT64" else statistics.min
+
+
+def _footer(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is damaged: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
