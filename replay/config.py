@@ -1,0 +1,171 @@
+"""Settings: what the command line and replay.toml say, checked once and frozen."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from replay.errors import ConfigError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a capture is driven against a target. Durations are in seconds, sizes in bytes.
+
+    Pacing: the recorded timestamps times `speed`; or `rate` (requests per second, evenly or `poisson`); or
+    `ramp` (see `replay.plan.pacing.parse_ramp`); or `concurrency`, the closed loop: as fast as N connections
+    get answers. `loop` is the number of passes, 0 for as many as fit `duration`.
+    """
+
+    speed: float = 1.0
+    rate: float | None = None
+    poisson: bool = False
+    ramp: str | None = None
+    concurrency: int | None = None
+    duration: float | None = None
+    loop: int = 1
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    host_header: str = "keep"
+    set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    connections: str = "recorded"
+    timeout: float = 30.0
+    max_body: int = 1 << 20
+    insecure: bool = False
+    ca: str | None = None
+    workers: int = 1
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.rate, self.ramp, self.concurrency)) > 1:
+            raise UsageError("--rate, --ramp and --concurrency exclude each other: choose one")
+        if self.host_header not in ("keep", "target"):
+            raise UsageError(f"--host-header {self.host_header!r}: choose keep or target")
+        if self.connections not in ("recorded", "pooled"):
+            raise UsageError(f"--connections {self.connections!r}: choose recorded or pooled")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise UsageError(f"--concurrency {self.concurrency} must be at least 1")
+        if self.loop == 0 and self.duration is None:
+            raise UsageError("--loop 0 runs for ever: say how long with --duration")
+        for option in ("timeout", "duration", "speed"):
+            value = getattr(self, option)
+            if value is not None and not value > 0:
+                raise UsageError(f"--{option} {value:g} must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a run goes: the parts of its URL."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """The value of a Host header for this target."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
+
+
+def parse_target(url: str, option: str = "--target") -> Target:
+    """`http://staging:8080` → its parts; `UsageError` for anything that is no such URL."""
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"{option} {url!r}: the port is not a number from 1 to 65535") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{option} {url!r} is not a URL: write http://host:port or https://host")
+    if parts.path not in ("", "/") or parts.query or parts.username:
+        raise UsageError(f"{option} {url!r}: give scheme, host and port only; paths come from the capture")
+    return Target(url, parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """replay.toml as a whole. Each table is optional."""
+
+    path: Path | None = None
+    routes: tuple[tuple[str, str], ...] = ()
+    run: dict[str, Any] = field(default_factory=dict)
+    diff: dict[str, Any] = field(default_factory=dict)
+
+    def run_settings(self, **options: Any) -> RunSettings:
+        """The `[run]` table, overridden by what the command line said (options that are not `None`)."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return replace(RunSettings(**self.run), **given) if given else RunSettings(**self.run)
+
+
+def load(path: Path | None) -> Config:
+    """Read replay.toml; with `None`, the one in the current directory if there is one."""
+    if path is None:
+        path = Path("replay.toml")
+        if not path.exists():
+            return Config()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: write one, or leave --config out") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    return _config(path, data)
+
+
+def _config(path: Path, data: dict[str, Any]) -> Config:
+    known = {"routes", "run", "diff"}
+    for key in data:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown table [{key}]; known are {', '.join(sorted(known))}")
+    return Config(
+        path=path,
+        routes=_routes(path, data.get("routes", [])),
+        run=_run_table(path, _table(path, data, "run")),
+        diff=_table(path, data, "diff"),
+    )
+
+
+def _table(path: Path, data: dict[str, Any], key: str) -> dict[str, Any]:
+    table = data.get(key, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {key} must be a table: write [{key}]")
+    return table
+
+
+def _routes(path: Path, routes: Any) -> tuple[tuple[str, str], ...]:
+    """`routes = ["GET /users/{name}", "/files/{path}"]` → pairs of method (or `*`) and pattern."""
+    if not isinstance(routes, list) or not all(isinstance(route, str) for route in routes):
+        raise ConfigError(f'{path}: routes must be a list of strings: routes = ["GET /users/{{name}}"]')
+    pairs = []
+    for route in routes:
+        method, _, pattern = route.strip().rpartition(" ")
+        if not pattern.startswith("/"):
+            raise ConfigError(
+                f"{path}: routes: {route!r} has no path; write 'GET /users/{{name}}' or '/users/{{name}}'"
+            )
+        pairs.append((method.strip().upper() or "*", pattern))
+    return tuple(pairs)
+
+
+def _run_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    names = {item.name for item in fields(RunSettings)}
+    for key in table:
+        if key not in names:
+            raise ConfigError(f"{path}: [run] has no key {key!r}; known are {', '.join(sorted(names))}")
+    settings = dict(table)
+    for key in ("include", "exclude", "remove_headers"):
+        if key in settings:
+            settings[key] = tuple(settings[key])
+    if "set_headers" in settings:
+        settings["set_headers"] = tuple(dict(settings["set_headers"]).items())
+    try:
+        RunSettings(**settings)
+    except (UsageError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: [run]: {error}") from None
+    return settings

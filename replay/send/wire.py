@@ -1,0 +1,135 @@
+"""A captured request as the bytes to write: HTTP/1.1 serialised ahead, byte for byte as it was captured.
+
+What differs from the capture is decided here and nowhere else, and each difference makes the request not
+`exact`: the protocol version and pseudo-headers of an HTTP/2 capture, the Host line when asked for, header
+lines set or removed by the user, and framing that no longer fits the body. A chunked upload keeps its
+Transfer-Encoding and is sent as one chunk: where the chunks were cut is not in the capture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from replay.model import Header
+
+_HTTP1 = ("HTTP/1.0", "HTTP/1.1")
+
+
+class Wire(NamedTuple):
+    """The bytes of a request, whether they are the captured ones, or why there are none to send."""
+
+    head: bytes
+    body: bytes
+    exact: bool
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the user wants changed in every request. `host` replaces Host; `remove` holds lower-case names."""
+
+    host: str | None = None
+    set: tuple[Header, ...] = ()
+    remove: frozenset[str] = frozenset()
+
+
+class Request(NamedTuple):
+    """The parts of an exchange that make the request."""
+
+    method: str
+    target: str
+    host: str
+    http_version: str
+    headers: tuple[Header, ...]
+    body: bytes | None
+    size: int
+
+
+def serialise(request: Request, changes: Changes) -> Wire:
+    """The bytes to send. `skipped` names why a request cannot be sent: it was not stored whole, say."""
+    if reason := _unsendable(request):
+        return Wire(b"", b"", False, reason)
+    body = request.body or b""
+    headers = _without_http2(request)
+    headers = _changed(headers, changes)
+    headers, chunked = _framed(headers, body, request.method)
+    version = request.http_version if request.http_version in _HTTP1 else "HTTP/1.1"
+    lines = [
+        f"{request.method} {request.target} {version}",
+        *(f"{name}: {value}" for name, value in headers),
+        "",
+        "",
+    ]
+    try:
+        head = "\r\n".join(lines).encode("latin-1")
+    except UnicodeEncodeError:
+        return Wire(b"", b"", False, "malformed")
+    exact = headers == request.headers and version == request.http_version
+    return Wire(head, _one_chunk(body) if chunked else body, exact)
+
+
+def _unsendable(request: Request) -> str | None:
+    if request.method == "CONNECT":
+        return "connect"
+    if any(name.lower() == "upgrade" and value.lower() != "h2c" for name, value in request.headers):
+        return "upgrade"
+    if request.body is None and request.size:
+        return "body not captured"
+    if request.body is not None and len(request.body) != request.size:
+        return "body truncated"
+    parts = (request.method, request.target, *(part for header in request.headers for part in header))
+    if any("\r" in part or "\n" in part or "\0" in part for part in parts) or " " in request.method:
+        return "malformed"
+    return None
+
+
+def _without_http2(request: Request) -> tuple[Header, ...]:
+    if request.http_version in _HTTP1:
+        return request.headers
+    headers = tuple(header for header in request.headers if not header[0].startswith(":"))
+    if any(name.lower() == "host" for name, _ in headers):
+        return headers
+    return (("Host", request.host), *headers)
+
+
+def _changed(headers: tuple[Header, ...], changes: Changes) -> tuple[Header, ...]:
+    if changes.host is not None:
+        host = changes.host
+        headers = tuple((name, host) if name.lower() == "host" else (name, value) for name, value in headers)
+    if changes.remove:
+        headers = tuple(header for header in headers if header[0].lower() not in changes.remove)
+    for name, value in changes.set:
+        headers = _set(headers, name, value)
+    return headers
+
+
+def _set(headers: tuple[Header, ...], name: str, value: str) -> tuple[Header, ...]:
+    """In the place of the first header of that name, or at the end."""
+    places = [i for i, header in enumerate(headers) if header[0].lower() == name.lower()]
+    if not places:
+        return (*headers, (name, value))
+    kept = [header for i, header in enumerate(headers) if i not in places[1:]]
+    kept[places[0]] = (kept[places[0]][0], value)
+    return tuple(kept)
+
+
+def _framed(headers: tuple[Header, ...], body: bytes, method: str) -> tuple[tuple[Header, ...], bool]:
+    """Headers that tell the body's length truly, and whether the body goes out chunked."""
+    lengths = []
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == "transfer-encoding" and "chunked" in value.lower():
+            return headers, True
+        if lowered == "content-length":
+            lengths.append(value)
+    size = str(len(body))
+    if not lengths:
+        return ((*headers, ("Content-Length", size)) if body else headers), False
+    if all(length.strip() == size for length in lengths):
+        return headers, False
+    return _set(headers, "Content-Length", size), False
+
+
+def _one_chunk(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
