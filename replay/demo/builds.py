@@ -11,6 +11,7 @@ it against the report; nothing that records, replays or compares knows of it.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from replay.demo.catalogue import PRODUCTS, REVIEWS_EACH, Product
 
@@ -101,3 +102,69 @@ class NewBuild(OldBuild):
 
 
 BUILDS: dict[str, type[OldBuild]] = {build.name: build for build in (OldBuild, NewBuild)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One place where a report must show a regression, in the report's own words.
+
+    `kind` is one of `replay.findings.KINDS`; for `slower` the path is empty.
+    """
+
+    endpoint: str
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """One thing that the new build breaks, and every place where that shows.
+
+    `follows` are places that may show it as well, depending on how far a report follows a failure.
+    """
+
+    name: str
+    signs: tuple[Sign, ...]
+    follows: tuple[Sign, ...] = ()
+
+
+PLANTED = (
+    Regression(
+        "a field of the product list renamed: in_stock → available",
+        (
+            Sign("GET /products", "$.products[*].in_stock", "missing"),
+            Sign("GET /products", "$.products[*].available", "extra"),
+        ),
+    ),
+    Regression(
+        "the price on a product's page a string, no longer a number",
+        (Sign("GET /products/{id}", "$.price", "type"),),
+    ),
+    Regression(
+        "a wrong total for carts with a discounted product (one in five)",
+        (
+            Sign("POST /cart/items", "$.total", "value"),
+            Sign("GET /cart", "$.total", "value"),
+            Sign("POST /checkout", "$.total", "value"),
+            Sign("GET /orders/{id}", "$.total", "value"),
+        ),
+    ),
+    Regression(
+        "the home page without its Content-Security-Policy header",
+        (Sign("GET /", "headers.content-security-policy", "missing"),),
+    ),
+    Regression(
+        "a 500 for searches with an unclosed parenthesis",
+        (Sign("GET /search", "status", "status"),),
+        # The body of the failure is another one.
+        tuple(
+            Sign("GET /search", f"$.{field}", kind)
+            for kind, fields in (("missing", ("query", "count", "results", "took_ms")), ("extra", ("error",)))
+            for field in fields
+        ),
+    ),
+    Regression(
+        "the reviews ten times slower",
+        (Sign("GET /products/{id}/reviews", "", "slower"),),
+    ),
+)

@@ -13,7 +13,7 @@ import asyncio
 import gzip
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from random import Random
 
@@ -94,10 +94,12 @@ class Server:
         self._query_seconds = query_seconds
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def serve(self, host: str, port: int, stop: asyncio.Event) -> None:
-        """Listen, print the port, serve until `stop` is set, then end every connection."""
+    async def serve(
+        self, host: str, port: int, stop: asyncio.Event, listening: Callable[[int], object]
+    ) -> None:
+        """Listen, tell `listening` the port, serve until `stop` is set, then end every connection."""
         server = await asyncio.start_server(self._accept, host, port)
-        print(server.sockets[0].getsockname()[1], flush=True)
+        listening(server.sockets[0].getsockname()[1])
         await stop.wait()
         server.close()
         for connection in self._connections:
@@ -149,7 +151,11 @@ async def _main(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     build = BUILDS[options.build]()
     shop = Shop(build, Random(options.seed), trust_tokens=options.trust_tokens, started=time.time())
-    await Server(shop).serve(options.host, options.port, stop)
+    await Server(shop).serve(options.host, options.port, stop, _say_port)
+
+
+def _say_port(port: int) -> None:
+    print(port, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

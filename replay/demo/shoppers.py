@@ -175,7 +175,7 @@ class Shopper:
         draw = self._random
         await self._ask("GET", f"/products?page={draw.randint(1, PAGES)}")
         for text in draw.sample(SEARCHES, 2):
-            await self._ask("GET", f"/search?q={quote(text)}")
+            await self._ask("GET", f"/search?q={quote(text, safe='()')}")
         for product in draw.sample(list(PRODUCTS), 2):
             await self._ask("GET", f"/products/{product}")
             await self._ask("GET", f"/products/{product}/reviews")
