@@ -9,7 +9,7 @@ from replay.errors import UsageError
 
 
 def share_of(session_id: str, shares: int) -> int:
-    """The share (0 to shares - 1) a session belongs to. All of a session is one worker's, so its order holds."""
+    """The share (0 to shares - 1) a session belongs to: all of a session is one worker's, so order holds."""
     return crc32(session_id.encode()) % shares
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from replay.errors import UsageError
 
@@ -78,7 +79,7 @@ def parse_ramp(text: str) -> list[Stage]:
         stages.append((parse_duration(instant, "--ramp"), _number(rate, "--ramp")))
     if stages[0][0] != 0:
         stages.insert(0, (0.0, stages[0][1]))
-    if any(later[0] <= earlier[0] for earlier, later in zip(stages, stages[1:], strict=False)):
+    if any(later[0] <= earlier[0] for earlier, later in pairwise(stages)):
         raise UsageError(f"--ramp {text!r}: the instants must increase")
     if any(rate < 0 for _, rate in stages) or stages[-1][1] <= 0:
         raise UsageError(f"--ramp {text!r}: rates must not be negative, and the last one above 0")
@@ -119,7 +120,7 @@ def _number(text: str, option: str) -> float:
 def _pieces(stages: Sequence[Stage]) -> list[tuple[float, float, float, float]]:
     """Stretches as (area before, start in s, rate at start, slope in 1/s²); the last one never ends."""
     pieces, area = [], 0.0
-    for (start, rate), (end, later) in zip(stages, stages[1:], strict=False):
+    for (start, rate), (end, later) in pairwise(stages):
         pieces.append((area, start, rate, (later - rate) / (end - start)))
         area += (rate + later) / 2 * (end - start)
     last_start, last_rate = stages[-1]

@@ -21,13 +21,15 @@ from replay.store.tables import to_batch, write_part
 Rows = list[list[Any]]
 
 
-def compact(directory: Path, kind: str, *, refine: Callable[[Rows], Rows] | None = None) -> int:
+def compact(
+    directory: Path, kind: str, *, refine: Callable[[Rows], Rows] | None = None, wait: bool = False
+) -> int:
     """Turn every finished or orphaned segment into a part file; returns the rows written.
 
     `refine` may rewrite the rows of a segment (to name endpoints with all of them seen, for one).
-    One process compacts a directory at a time; a second one finds nothing to do.
+    One process compacts a directory at a time; a second one finds nothing to do, or waits its turn.
     """
-    with _only_one(directory) as mine:
+    with _only_one(directory, wait) as mine:
         if not mine:
             return 0
         return sum(_compact_segment(path, kind, refine) for path in finished_segments(directory))
@@ -63,12 +65,12 @@ def _compact_segment(path: Path, kind: str, refine: Callable[[Rows], Rows] | Non
 
 
 @contextmanager
-def _only_one(directory: Path) -> Iterator[bool]:
+def _only_one(directory: Path, wait: bool) -> Iterator[bool]:
     # A file of its own: the directory's lock guards the metadata, which a compactor may need meanwhile.
     descriptor = os.open(directory / ".compact", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
         else:

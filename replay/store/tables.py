@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from replay.store.files import atomically
@@ -42,7 +43,7 @@ def write_part(path: Path, kind: str, batches: Iterable[pa.RecordBatch]) -> int:
     """Sort by time, write as one Parquet file that appears whole. Returns the number of rows."""
     schema = KINDS[kind]
     table = pa.Table.from_batches(batches, schema)
-    table = table.take(pa.compute.sort_indices(table, sort_keys=[(TIME_KEY[kind], "ascending")]))
+    table = table.take(pc.sort_indices(table, sort_keys=[(TIME_KEY[kind], "ascending")]))
     atomically(path, lambda temporary: _write_table(temporary, kind, table))
     return int(table.num_rows)
 

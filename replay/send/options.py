@@ -1,0 +1,97 @@
+"""The replayer's own options on Locust's command line and in its web form, and back to `RunSettings`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from replay.config import RunSettings
+from replay.errors import UsageError
+
+_OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("speed", {"type": float, "default": 1.0}, "replay this many times as fast as recorded"),
+    ("rate", {"type": float}, "send this many requests per second instead of the recorded times"),
+    ("poisson", {"action": "store_true"}, "with --rate: independent (Poisson) arrivals, not even ones"),
+    ("ramp", {}, "rates over time, such as 0:100,60s:500"),
+    ("concurrency", {"type": int}, "closed loop: as fast as this many connections get answers"),
+    ("duration", {"type": float}, "stop after this many seconds of the schedule"),
+    ("loop", {"type": int, "default": 1}, "passes over the capture; 0: until --duration"),
+    (
+        "include",
+        {"action": "append", "default": None},
+        "send only what matches: GET, /orders/*, 'POST /cart*'",
+    ),
+    ("exclude", {"action": "append", "default": None}, "leave out what matches"),
+    ("host-header", {"default": "keep"}, "keep the recorded Host, or set the target's: keep or target"),
+    ("set-header", {"action": "append", "default": None}, "NAME:VALUE to set in every request"),
+    ("remove-header", {"action": "append", "default": None}, "header to leave out of every request"),
+    ("connections", {"default": "recorded"}, "recorded: one here for each there; pooled: any free one"),
+    ("timeout", {"type": float, "default": 30.0}, "seconds to wait for an answer"),
+    ("max-body", {"type": int, "default": 1 << 20}, "bytes of each answer's body to keep"),
+    ("insecure", {"action": "store_true"}, "do not verify the target's certificate"),
+    ("ca", {}, "file of CA certificates to trust for the target"),
+    ("seed", {"type": int, "default": 1}, "seed of the random arrivals"),
+)
+
+
+def add_options(parser: Any) -> None:
+    """Extend Locust's parser; each option may also be given as an environment variable REPLAY_…"""
+    group = parser.add_argument_group("replay", "Replaying a capture (see `replay run --help`)")
+    group.add_argument("--capture", env_var="REPLAY_CAPTURE", help="directory of the capture to replay")
+    group.add_argument("--out", env_var="REPLAY_OUT", help="new directory for the run's results")
+    parser.add_argument(
+        "--progress-fd", type=int, include_in_web_ui=False, help="write progress as JSON there"
+    )
+    for name, how, what in _OPTIONS:
+        variable = f"REPLAY_{name.upper().replace('-', '_')}"
+        group.add_argument(f"--{name}", env_var=variable, help=what, **how)
+
+
+def settings_from(options: Namespace) -> RunSettings:
+    """The settings that the parsed options make; `UsageError` where they contradict each other."""
+    return RunSettings(
+        speed=options.speed,
+        rate=options.rate,
+        poisson=options.poisson,
+        ramp=options.ramp or None,
+        concurrency=options.concurrency,
+        duration=options.duration,
+        loop=options.loop,
+        include=tuple(options.include or ()),
+        exclude=tuple(options.exclude or ()),
+        host_header=options.host_header,
+        set_headers=tuple(parse_header(text) for text in options.set_header or ()),
+        remove_headers=tuple(options.remove_header or ()),
+        connections=options.connections,
+        timeout=options.timeout,
+        max_body=options.max_body,
+        insecure=options.insecure,
+        ca=options.ca or None,
+        seed=options.seed,
+    )
+
+
+def to_arguments(settings: RunSettings) -> list[str]:
+    """The options that make these settings, for a command line."""
+    arguments: list[str] = []
+    for name, how, _ in _OPTIONS:
+        field = {"set-header": "set_headers", "remove-header": "remove_headers"}.get(
+            name, name.replace("-", "_")
+        )
+        value = getattr(settings, field)
+        if how.get("action") == "append":
+            texts = (item if isinstance(item, str) else ":".join(item) for item in value)
+            arguments.extend(f"--{name}={text}" for text in texts)
+        elif how.get("action") == "store_true":
+            arguments.extend([f"--{name}"] if value else [])
+        elif value is not None:
+            arguments.append(f"--{name}={value}")
+    return arguments
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """`NAME:VALUE` → its two parts, blanks around them removed."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise UsageError(f"--set-header {text!r}: write NAME:VALUE")
+    return name.strip(), value.strip()

@@ -1,0 +1,66 @@
+"""The stream between the planner and the sender: blocks of arrivals, ready to write, over a pipe.
+
+A block is its length (uint32, little-endian) and that many bytes of msgpack rows. An arrival is a row in the
+order of `Planned`; the last row of a whole stream is an `END` row with the planner's counts, or an `ERROR`
+row with one line that says what went wrong. A stream that ends without either was cut off.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple
+
+import msgpack
+
+BLOCK_BYTES = 16 << 10
+LENGTH = struct.Struct("<I")
+END = "end"
+ERROR = "error"
+
+_pack = msgpack.Packer().pack
+
+
+class Planned(NamedTuple):
+    """One arrival as the sender needs it.
+
+    `ends` are lanes that the recording closed after this arrival. `identity` is five packed columns that
+    open the result's row: exchange_id, lap, session_id, connection_id, endpoint. `changed` is
+    (sent_head, sent_body) where the bytes are not the captured ones.
+    """
+
+    due_ns: int
+    lane: int
+    ends: tuple[int, ...]
+    endpoint: str
+    method: str
+    exact: bool
+    wire: bytes
+    identity: bytes
+    changed: tuple[bytes, bytes] | None
+    skipped: str | None
+
+
+def pack_identity(exchange_id: str, lap: int, session_id: str, connection_id: str, endpoint: str) -> bytes:
+    """The first five columns of a result, packed one after the other."""
+    return b"".join(
+        (_pack(exchange_id), _pack(lap), _pack(session_id), _pack(connection_id), _pack(endpoint))
+    )
+
+
+def pack_arrival(arrival: Planned) -> bytes:
+    """One row of a block."""
+    packed: bytes = _pack(arrival)
+    return packed
+
+
+def pack_last(kind: str, payload: Any) -> bytes:
+    """The row that ends a stream: `END` with counts, or `ERROR` with a message."""
+    packed: bytes = _pack([kind, payload])
+    return packed
+
+
+def unpack_block(block: bytes) -> list[list[Any]]:
+    """The rows of a block, each the fields of `Planned` in order, or an `END` or `ERROR` row."""
+    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=max(1, len(block)))
+    unpacker.feed(block)
+    return list(unpacker)

@@ -1,0 +1,242 @@
+"""The planner process: reads the capture, decides what is due when, and streams ready-made bytes ahead.
+
+It runs beside the sender so that neither Parquet nor serialising ever holds up a send:
+`python -m replay.send.planner SETTINGS`, where SETTINGS is JSON (see `Order`), writes the stream described in
+`replay.send.plan_stream` to standard output and stops when nobody reads it any more.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from replay.config import RunSettings
+from replay.errors import InputError, ReplayError
+from replay.plan import pacing
+from replay.plan.dispatch import Selection, share_of
+from replay.plan.sessions import Lanes
+from replay.send.plan_stream import (
+    BLOCK_BYTES,
+    END,
+    ERROR,
+    LENGTH,
+    Planned,
+    pack_arrival,
+    pack_identity,
+    pack_last,
+)
+from replay.send.wire import Changes, Request, Wire, serialise
+from replay.store.reader import Dataset, to_rows
+
+_COLUMNS = (
+    "exchange_id",
+    "session_id",
+    "connection_id",
+    "started_at",
+    "duration_ns",
+    "method",
+    "target",
+    "host",
+    "endpoint",
+    "http_version",
+    "request_headers",
+    "request_body",
+    "request_size",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to plan: a capture, the settings, this worker's share of the sessions, the target's authority."""
+
+    capture: str
+    settings: RunSettings
+    authority: str
+    share: int = 0
+    shares: int = 1
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        data = json.loads(text)
+        settings = {key: _frozen(value) for key, value in data.pop("settings").items()}
+        return cls(settings=RunSettings(**settings), **data)
+
+
+class Planner:
+    """Turns a capture into arrivals in due order. `counts` holds what was left out, and why."""
+
+    def __init__(self, order: Order) -> None:
+        self.counts: Counter[str] = Counter()
+        self._order = order
+        self._settings = order.settings
+        self._selection = Selection(order.settings.include, order.settings.exclude)
+        self._changes = Changes(
+            host=order.authority if order.settings.host_header == "target" else None,
+            set=order.settings.set_headers,
+            remove=frozenset(name.lower() for name in order.settings.remove_headers),
+        )
+        self._pace = make_pace(order.settings)
+        self._dataset = Dataset.open(Path(order.capture), "capture")
+        self._index = 0
+        self._lane_numbers: dict[tuple[str, int], int] = {}
+        self._next_lane = 0
+
+    def arrivals(self) -> Iterator[Planned]:
+        """All arrivals of this worker's share, lap after lap, until the laps or the duration are over."""
+        lap, offset = 0, 0
+        per_connection = self._exchanges_per_connection()
+        while self._settings.loop == 0 or lap < self._settings.loop:
+            before = self._index
+            last = yield from self._lap(lap, offset, Counter(per_connection))
+            if last is None or self._index == before:
+                return
+            # The next lap begins one mean gap after the last exchange of this one.
+            offset = last + max(1, (last - offset) // max(1, self._index - before - 1))
+            lap += 1
+
+    def _lap(self, lap: int, offset: int, left: Counter[str]) -> Generator[Planned, None, int | None]:
+        """One pass over the capture; returns the recorded offset of its last arrival, `None` when over."""
+        lanes = Lanes()
+        limit = None if self._settings.duration is None else int(self._settings.duration * pacing.SECOND)
+        first: int | None = None
+        recorded = offset
+        for row in self._rows():
+            (exchange_id, session_id, connection_id, started_at, duration_ns, method, target, host) = row[:8]
+            endpoint, version, headers, body, size = row[8:]
+            if not self._selection.takes(endpoint):
+                self.counts["excluded"] += lap == 0
+                continue
+            first = started_at if first is None else first
+            recorded = offset + started_at - first
+            due = self._pace(self._index, recorded)
+            if limit is not None and due >= limit:
+                self.counts["after the duration"] += lap == 0
+                return None
+            self._index += 1
+            left[connection_id] -= 1
+            if share_of(session_id, self._order.shares) != self._order.share:
+                continue
+            wire = serialise(Request(method, target, host, version, headers, body, size), self._changes)
+            lane = lanes.assign(connection_id, started_at, duration_ns)
+            yield Planned(
+                due_ns=due,
+                lane=self._lane_number(connection_id, lane),
+                ends=self._end(connection_id, lanes) if not left[connection_id] else (),
+                endpoint=endpoint,
+                method=method,
+                exact=wire.exact,
+                wire=wire.head + wire.body,
+                identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
+                changed=_changed(wire),
+                skipped=wire.skipped,
+            )
+        return recorded if first is not None else None
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        for batch in self._dataset.batches(_COLUMNS):
+            yield from to_rows(batch)
+
+    def _exchanges_per_connection(self) -> Counter[str]:
+        """How many arrivals each connection has, so that the last one can be told when it comes."""
+        counts: Counter[str] = Counter()
+        for batch in self._dataset.batches(("connection_id", "endpoint")):
+            for connection_id, endpoint in to_rows(batch):
+                if self._selection.takes(endpoint):
+                    counts[connection_id] += 1
+        return counts
+
+    def _lane_number(self, connection_id: str, lane: int) -> int:
+        key = (connection_id, lane)
+        if key not in self._lane_numbers:
+            self._lane_numbers[key] = self._next_lane
+            self._next_lane += 1
+        return self._lane_numbers[key]
+
+    def _end(self, connection_id: str, lanes: Lanes) -> tuple[int, ...]:
+        lanes.close(connection_id)
+        numbers: list[int] = []
+        while (number := self._lane_numbers.pop((connection_id, len(numbers)), None)) is not None:
+            numbers.append(number)
+        return tuple(numbers)
+
+
+def make_pace(settings: RunSettings) -> pacing.Pace:
+    """The pace that the settings ask for. In the closed loop arrivals are due at once, in order."""
+    if settings.concurrency is not None:
+        return lambda index, offset: 0
+    if settings.ramp is not None:
+        return pacing.ramp(pacing.parse_ramp(settings.ramp))
+    if settings.rate is not None:
+        return (
+            pacing.poisson(settings.rate, settings.seed)
+            if settings.poisson
+            else pacing.constant(settings.rate)
+        )
+    return pacing.recorded(settings.speed)
+
+
+def stream(order: Order, out: BinaryIO) -> None:
+    """Write the whole stream to `out`."""
+    gathered: list[bytes] = []
+    size = 0
+    planned = 0
+    try:
+        planner = Planner(order)
+        for arrival in planner.arrivals():
+            gathered.append(pack_arrival(arrival))
+            size += len(gathered[-1])
+            planned += 1
+            if size >= BLOCK_BYTES:
+                _write(out, gathered)
+                gathered, size = [], 0
+        if not planned and order.shares == 1:
+            raise InputError(_nothing_planned(order, planner.counts))
+        last = pack_last(END, {"planned": planned, **planner.counts})
+    except ReplayError as error:
+        last = pack_last(ERROR, str(error))
+    _write(out, [*gathered, last])
+
+
+def main() -> None:
+    """Entry point of the process."""
+    order = Order.from_json(sys.argv[1])
+    try:
+        stream(order, sys.stdout.buffer)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The sender is gone; there is nobody to tell.
+        sys.stderr.close()
+
+
+def _write(out: BinaryIO, rows: list[bytes]) -> None:
+    payload = b"".join(rows)
+    out.write(LENGTH.pack(len(payload)) + payload)
+    out.flush()
+
+
+def _nothing_planned(order: Order, counts: Counter[str]) -> str:
+    if counts["excluded"]:
+        return (
+            f"nothing to send: --include/--exclude leave none of the capture's {counts['excluded']} exchanges"
+        )
+    return f"nothing to send: {order.capture} holds no exchanges"
+
+
+def _changed(wire: Wire) -> tuple[bytes, bytes] | None:
+    return None if wire.exact or wire.skipped else (wire.head, wire.body)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    main()

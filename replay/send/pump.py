@@ -1,0 +1,210 @@
+"""The pump: hands each arrival to its connection when it is due, whatever the answers do.
+
+Deadlines are absolute, so lateness is made good at once and never accumulates. The pump is one greenlet. In
+the time before a deadline it records what has been answered, a piece at a time, and lets the event loop
+run; the last stretch is spent spinning (still letting the loop run), because a timer's grain is coarser than
+a millisecond. The garbage collector is off meanwhile: with it, stalls of a hundred milliseconds appear.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic_ns
+
+import gevent
+
+from replay.send.connection import Connection, Endpoint, Outcome
+from replay.send.plan_stream import Planned
+from replay.send.recorder import Recorder
+from replay.send.turns import Turns
+
+_MS = 1_000_000
+_FLUSH_NS = 500 * _MS
+_SWEEP_NS = 250 * _MS
+# How many sends or records may pass before the event loop must get its turn.
+_SLICE = 16
+_BACKLOG = 256
+_DRAIN_S = 0.002
+
+
+class Pump:
+    """Drives arrivals against one endpoint. One use: `run`, then read the recorder's books.
+
+    `concurrency` bounds the arrivals under way (the closed loop); `pooled` sends each arrival on whichever
+    connection is free instead of on its recorded one.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        recorder: Recorder,
+        *,
+        start: int,
+        timeout_ns: int,
+        spin_ns: int = 1_500_000,
+        concurrency: int | None = None,
+        pooled: bool = False,
+    ) -> None:
+        self.started = 0
+        """Arrivals taken up so far."""
+        self.under_way = 0
+        self._endpoint = endpoint
+        self._recorder = recorder
+        self._start = start
+        self._timeout_ns = timeout_ns
+        self._spin_ns = spin_ns
+        self._concurrency = concurrency
+        self._pooled = pooled or concurrency is not None
+        self._loop = gevent.get_hub().loop
+        self._lanes: dict[int, Connection] = {}
+        self._free: list[Connection] = []
+        self._closing: set[Connection] = set()
+        self._finished: deque[Outcome] = deque()
+        self._next_flush = start
+        self._next_sweep = start
+        self._since_yield = 0
+        self._turns = Turns()
+
+    def run(self, arrivals: Iterable[Planned]) -> None:
+        """Send all arrivals, each at its instant, and wait for the last answer or timeout."""
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            if self._concurrency is None:
+                self._open_loop(arrivals)
+            else:
+                self._closed_loop(arrivals, self._concurrency)
+            self.drain()
+        finally:
+            gc.enable()
+            gc.unfreeze()
+            self._turns.close()
+
+    def drain(self) -> None:
+        """Wait for what is under way; what has not been answered within the timeout has failed."""
+        deadline = monotonic_ns() + self._timeout_ns
+        while (self.under_way or self._finished) and (now := monotonic_ns()) < deadline:
+            self._housekeep(now)
+            self._record_some(_SLICE)
+            gevent.sleep(0 if self._finished else _DRAIN_S)
+        self.abandon("timeout")
+
+    def abandon(self, error: str) -> None:
+        """Fail what is under way at once, close every connection, record everything."""
+        now = monotonic_ns()
+        for connection in self._connections():
+            connection.abandon(now, error)
+        self._lanes.clear()
+        self._free.clear()
+        self._record_some(len(self._finished))
+        self._recorder.flush()
+
+    def _open_loop(self, arrivals: Iterable[Planned]) -> None:
+        start = self._start
+        for arrival in arrivals:
+            due_at = start + arrival.due_ns
+            now = monotonic_ns()
+            while now < due_at:
+                self._rest(now, due_at - now)
+                now = monotonic_ns()
+            self._take_up(arrival, due_at, now)
+
+    def _closed_loop(self, arrivals: Iterable[Planned], concurrency: int) -> None:
+        for arrival in arrivals:
+            while self.under_way >= concurrency:
+                self._rest(monotonic_ns(), _MS)
+            now = monotonic_ns()
+            self._take_up(arrival, now, now)
+
+    def _take_up(self, arrival: Planned, due_at: int, now: int) -> None:
+        self.started += 1
+        if arrival.skipped is not None:
+            self._recorder.skip(arrival, arrival.due_ns)
+        else:
+            self.under_way += 1
+            if self._pooled:
+                connection = self._free.pop() if self._free else self._new_connection()
+            else:
+                connection = self._lanes.get(arrival.lane) or self._new_lane(arrival.lane)
+            connection.submit(arrival, due_at, now)
+        if arrival.ends:
+            self._end(arrival.ends)
+        self._since_yield += 1
+        if self._since_yield >= _SLICE:
+            # Behind schedule there is no waiting in which the loop would get its turn: give it one.
+            self._breathe(now)
+
+    def _rest(self, now: int, wait_ns: int) -> None:
+        """Use the time before a deadline: record, or let the event loop run, or sleep."""
+        if self._finished:
+            self._record_some(1)
+            self._since_yield += 1
+            if self._since_yield >= _SLICE:
+                self._breathe(now)
+        elif wait_ns > self._spin_ns:
+            self._housekeep(now)
+            self._since_yield = 0
+            gevent.sleep(min(wait_ns - self._spin_ns, _SWEEP_NS) / 1e9)
+        else:
+            self._breathe(now)
+
+    def _breathe(self, now: int) -> None:
+        self._since_yield = 0
+        self._housekeep(now)
+        self._turns.give()
+        if len(self._finished) > _BACKLOG:
+            self._record_some(_BACKLOG // 2)
+
+    def _record_some(self, count: int) -> None:
+        finished = self._finished
+        record = self._recorder.record
+        for _ in range(min(count, len(finished))):
+            record(finished.popleft())
+
+    def _housekeep(self, now: int) -> None:
+        if now >= self._next_flush:
+            self._recorder.flush()
+            self._next_flush = now + _FLUSH_NS
+        if now >= self._next_sweep:
+            for connection in self._connections():
+                connection.expire(now, self._timeout_ns)
+            self._next_sweep = now + _SWEEP_NS
+
+    def _connections(self) -> list[Connection]:
+        return [*self._lanes.values(), *self._closing]
+
+    # Connections
+
+    def _new_lane(self, lane: int) -> Connection:
+        connection = Connection(self._endpoint, self._loop, self._on_finished)
+        self._lanes[lane] = connection
+        return connection
+
+    def _new_connection(self) -> Connection:
+        connection = Connection(self._endpoint, self._loop, self._on_finished)
+        self._lanes[-1 - len(self._lanes)] = connection
+        return connection
+
+    def _on_finished(self, outcome: Outcome, connection: Connection) -> None:
+        self.under_way -= 1
+        self._finished.append(outcome)
+        if self._pooled:
+            self._free.append(connection)
+        elif connection.over and connection.idle:
+            self._closing.discard(connection)
+
+    def _end(self, lanes: Iterable[int]) -> None:
+        if self._pooled:
+            return
+        for lane in lanes:
+            connection = self._lanes.pop(lane, None)
+            if connection is None:
+                continue
+            connection.over = True
+            if connection.idle:
+                connection.close()
+            else:
+                self._closing.add(connection)

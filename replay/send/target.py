@@ -1,0 +1,59 @@
+"""The target, resolved once for the whole run: an address to connect to and how to speak there."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from replay.config import RunSettings, Target
+from replay.errors import ConfigError, TargetError
+from replay.send.connection import Endpoint
+
+
+def resolve(target: Target, settings: RunSettings) -> Endpoint:
+    """Look the name up once, so that the run cannot wander to another address. `TargetError` when unknown."""
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TargetError(f"--target {target.url}: {target.host} cannot be resolved ({reason})") from None
+    family, _, _, _, address = found[0]
+    return Endpoint(
+        family=int(family),
+        address=address,
+        tls=_context(settings) if target.scheme == "https" else None,
+        server_name=target.host,
+        max_body=settings.max_body,
+    )
+
+
+def check_reachable(target: Target, settings: RunSettings) -> None:
+    """Connect once and hang up; `TargetError` says why the target cannot be used."""
+    endpoint = resolve(target, settings)
+    try:
+        with socket.create_connection(endpoint.address[:2], timeout=min(settings.timeout, 10)) as plain:
+            if endpoint.tls is not None:
+                endpoint.tls.wrap_socket(plain, server_hostname=target.host).close()
+    except ssl.SSLCertVerificationError as error:
+        raise TargetError(
+            f"--target {target.url}: its certificate is not trusted ({error.verify_message});"
+            " name its CA with --ca, or use --insecure"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TargetError(
+            f"--target {target.url} cannot be reached: {reason}; is the build running?"
+        ) from None
+
+
+def _context(settings: RunSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca)
+    except OSError as error:
+        raise ConfigError(f"--ca {settings.ca}: {error.strerror or error}") from None
+    if settings.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    # Only HTTP/1.1 is spoken: a server must not choose anything else.
+    context.set_alpn_protocols(["http/1.1"])
+    return context

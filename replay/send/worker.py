@@ -1,0 +1,136 @@
+"""One worker's part of a run, from the capture to the closed journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic_ns, process_time_ns
+from typing import Any
+
+import gevent
+from gevent.subprocess import Popen
+
+from replay.config import RunSettings, Target
+from replay.send.planner import Order
+from replay.send.pump import Pump
+from replay.send.recorder import Recorder
+from replay.send.source import Source
+from replay.send.target import resolve
+
+_PROGRESS_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one worker is to do."""
+
+    capture: str
+    out: Path
+    target: Target
+    settings: RunSettings
+    name: str = "w0"
+    share: int = 0
+    shares: int = 1
+    progress_fd: int | None = None
+
+
+class Worker:
+    """Runs a job. `books` is complete once `run` has returned, also when it was interrupted."""
+
+    def __init__(self, job: Job, fire: Callable[..., Any]) -> None:
+        self.books: dict[str, Any] = {}
+        self._job = job
+        self._fire = fire
+        self._source: Source | None = None
+        self._pump: Pump | None = None
+        self._recorder: Recorder | None = None
+        self._interrupted = False
+
+    def run(self) -> None:
+        """Plan, send, drain, compact. Killing the greenlet it runs in stops sending, then drains."""
+        job = self._job
+        endpoint = resolve(job.target, job.settings)
+        compactor = Popen(
+            [sys.executable, "-m", "replay.store.compactor", str(job.out), "run"], stdin=subprocess.PIPE
+        )
+        try:
+            self._source = Source(
+                Order(job.capture, job.settings, job.target.authority, job.share, job.shares)
+            )
+            self._source.wait_ready()
+            start = monotonic_ns()
+            started_at = time.time_ns()
+            self._recorder = Recorder(job.out, job.name, start, self._fire)
+            self._pump = Pump(
+                endpoint,
+                self._recorder,
+                start=start,
+                timeout_ns=int(job.settings.timeout * 1e9),
+                concurrency=job.settings.concurrency,
+                pooled=job.settings.connections == "pooled",
+            )
+            cpu = process_time_ns()
+            self._send(self._pump, self._recorder, self._source)
+            self.books = {
+                **self._recorder.books(),
+                "left_out": {k: v for k, v in self._source.counts.items() if k != "planned" and v},
+                "interrupted": self._interrupted,
+                "started_at_ns": started_at,
+                "wall_ns": monotonic_ns() - start,
+                "cpu_ns": process_time_ns() - cpu,
+            }
+        finally:
+            if self._source is not None:
+                self._source.close()
+            self._finish(compactor)
+
+    def abandon(self) -> None:
+        """Stop at once: what is under way has failed as `interrupted`."""
+        self._interrupted = True
+        if self._pump is not None:
+            self._pump.abandon("interrupted")
+
+    def _send(self, pump: Pump, recorder: Recorder, source: Source) -> None:
+        ticker = gevent.spawn(self._tell, pump, recorder) if self._job.progress_fd is not None else None
+        try:
+            pump.run(source)
+        except gevent.GreenletExit:
+            self._interrupted = True
+            pump.drain()
+        finally:
+            if ticker is not None:
+                ticker.kill()
+                self._tell_once(pump, recorder)
+            recorder.close()
+
+    def _finish(self, compactor: Any) -> None:
+        compactor.stdin.close()
+        while True:
+            # The compactor must not be left half-way because the run was stopped.
+            with suppress(gevent.GreenletExit):
+                compactor.wait()
+                return
+
+    def _tell(self, pump: Pump, recorder: Recorder) -> None:
+        while True:
+            self._tell_once(pump, recorder)
+            gevent.sleep(_PROGRESS_S)
+
+    def _tell_once(self, pump: Pump, recorder: Recorder) -> None:
+        line = {
+            "started": pump.started,
+            "under_way": pump.under_way,
+            "answered": recorder.answered,
+            "failed": recorder.failed.total(),
+            "skipped": recorder.skipped.total(),
+        }
+        assert self._job.progress_fd is not None
+        with suppress(OSError):
+            os.write(self._job.progress_fd, json.dumps(line).encode() + b"\n")
