@@ -1,0 +1,113 @@
+"""Headers as an ordered multimap: names whatever their case, every value counted, order of one name kept.
+
+Some values differ between any two answers and say nothing of the build. Of those, presence is still compared:
+a build that stops sending `Set-Cookie` is seen. `FRAMING` is left out altogether: it says how the message
+travelled (a length, or chunks), and the body is compared itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from replay.findings import Difference
+from replay.model import Header
+
+_FRAMING = "connection content-length keep-alive proxy-connection te trailer transfer-encoding upgrade"
+FRAMING = frozenset(_FRAMING.split())
+
+_VALUE_IGNORED = """
+age date etag expires last-modified via server-timing x-cache x-cache-hits x-served-by x-timer
+x-response-time x-runtime x-process-time x-envoy-upstream-service-time x-kong-proxy-latency
+x-kong-upstream-latency alt-svc nel report-to
+request-id x-request-id x-correlation-id x-trace-id x-b3-traceid x-b3-spanid traceparent tracestate
+x-amzn-trace-id x-amzn-requestid x-amz-request-id x-amz-id-2 x-amz-cf-id cf-ray x-cloud-trace-context
+x-ratelimit-remaining x-ratelimit-reset ratelimit ratelimit-remaining ratelimit-reset
+"""
+VALUE_IGNORED = frozenset(_VALUE_IGNORED.split())
+"""Clocks, identifiers of the request, caches' and gateways' remarks. Validators too: they follow the body,
+which is compared itself, or the file's time, which is a deployment's."""
+
+Multimap = dict[str, list[str]]
+
+
+def header_differences(
+    left: Sequence[Header],
+    right: Sequence[Header],
+    ignored: frozenset[str] = FRAMING,
+    value_ignored: frozenset[str] = VALUE_IGNORED,
+) -> list[Difference]:
+    """Where two header lists differ, names in lower case and in order of appearance."""
+    if left == right or _alike(left, right, ignored, value_ignored):
+        return []
+    old, new = multimap(left, ignored), multimap(right, ignored)
+    found = [_difference(name, values, new.get(name), value_ignored) for name, values in old.items()]
+    found += [
+        _difference(name, None, values, value_ignored) for name, values in new.items() if name not in old
+    ]
+    return [difference for difference in found if difference is not None]
+
+
+_folded: dict[str, str] = {}
+
+
+def fold(name: str) -> str:
+    """The name in lower case; there are few, so they are remembered."""
+    try:
+        return _folded[name]
+    except KeyError:
+        folded = name.lower()
+        if len(_folded) < 4096:
+            _folded[name] = folded
+        return folded
+
+
+def _alike(
+    left: Sequence[Header], right: Sequence[Header], ignored: frozenset[str], value_ignored: frozenset[str]
+) -> bool:
+    """The usual case at little cost: the same names in the same order, values equal or ignored."""
+    if len(left) != len(right):
+        return False
+    for old, new in zip(left, right, strict=True):
+        if old != new:
+            name = fold(old[0])
+            if name != fold(new[0]) or (name not in value_ignored and name not in ignored):
+                return False
+    return True
+
+
+def multimap(headers: Sequence[Header], ignored: frozenset[str]) -> Multimap:
+    """Lower-case name → values as they came."""
+    found: Multimap = {}
+    for name, value in headers:
+        folded = fold(name)
+        if folded not in ignored:
+            found.setdefault(folded, []).append(_cookie(value) if folded == "set-cookie" else value)
+    return found
+
+
+def _difference(
+    name: str, old: list[str] | None, new: list[str] | None, value_ignored: frozenset[str]
+) -> Difference | None:
+    path = f"headers.{name}"
+    if old is None or new is None:
+        kind = "extra" if old is None else "missing"
+        return Difference(path, kind, old and ", ".join(old), new and ", ".join(new))
+    if old == new or name in value_ignored:
+        return None
+    kind = "order" if sorted(old) == sorted(new) else "value"
+    if kind == "order" and name == "set-cookie":
+        return None  # cookies of different names may come in any order (RFC 6265, 4.1.1)
+    return Difference(path, kind, ", ".join(old), ", ".join(new))
+
+
+def _cookie(value: str) -> str:
+    """A Set-Cookie without what changes each time: `sid=s3cr3t; Path=/` is `sid=*; Path=/`.
+
+    The name, the attributes, and whether the value is empty (a deletion) are what a build decides.
+    """
+    pair, *attributes = value.split(";")
+    name, _, content = pair.partition("=")
+    kept = sorted(
+        "Expires=*" if part.strip().lower().startswith("expires=") else part.strip() for part in attributes
+    )
+    return "; ".join([f"{name.strip()}={'*' if content.strip() else ''}", *kept])

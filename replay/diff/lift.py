@@ -1,0 +1,311 @@
+"""Bytes become trees: what a client would have understood, so that only what it would notice differs.
+
+A body is decoded (content-encoding, then charset) and handed to the first lifter in `LIFTERS` that takes it.
+JSON is read by orjson, which is fast and forgives too much: it keeps the last of duplicate keys and turns
+integers beyond 64 bits, and floats with more digits than a double holds, into rounded floats. Bodies where
+that may have happened are read again by the standard library with exact numbers; `_is_faithful` says how
+it is noticed. A body that will not parse becomes text, and the reason is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from urllib.parse import parse_qsl
+
+import brotli  # type: ignore[import-untyped]
+import orjson
+import zstandard
+
+from replay.model import Header
+
+MAX_DECODED = 32 << 20
+"""Bytes a compressed body may grow to; what lies beyond is cut off, and said. A bomb stays a small thing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """A body as a tree.
+
+    `form` names what it is (json, ndjson, form, text, binary, empty). `canonical` is a serialisation that
+    is equal for equal trees, where that was cheap to have: equal canonicals mean equal trees, unequal ones
+    mean nothing. `notes` say what could not be taken as it claimed to be. In trees a tuple holds the values
+    of a key that came more than once.
+    """
+
+    form: str
+    tree: Any
+    canonical: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+Lifter = Callable[[bytes, str, str], Lifted | None]
+"""Decoded bytes, media type and charset → tree, or `None`: not mine."""
+
+
+class NotLiftedError(ValueError):
+    """A body is not what its headers claim; the text says why."""
+
+
+def lift(body: bytes, headers: Sequence[Header], truncated: bool = False) -> Lifted:
+    """The tree of a body. Never raises: what cannot be read as claimed is read as less, and noted."""
+    kind, encodings = _claims(headers)
+    notes: list[str] = ["cut at the capture's limit"] if truncated else []
+    if encodings:
+        body, reason = decode(body, encodings)
+        notes += [reason] if reason else []
+    media, charset = media_type(kind)
+    for lifter in LIFTERS:
+        try:
+            lifted = lifter(body, media, charset)
+        except (NotLiftedError, RecursionError) as reason:
+            notes.append(str(reason))
+            continue
+        if lifted is not None:
+            return Lifted(lifted.form, lifted.tree, lifted.canonical, tuple(notes)) if notes else lifted
+    return _binary(body, notes)
+
+
+def _claims(headers: Sequence[Header]) -> tuple[str, str]:
+    kind = encodings = ""
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == "content-type":
+            kind = value
+        elif len(name) == 16 and name.lower() == "content-encoding":
+            encodings = f"{encodings},{value}" if encodings else value
+    return kind, encodings
+
+
+def media_type(content_type: str) -> tuple[str, str]:
+    """Media type in lower case and charset (empty: not said) of a Content-Type."""
+    media, _, rest = content_type.partition(";")
+    charset = ""
+    for parameter in rest.split(";") if rest else ():
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            charset = value.strip().strip('"').lower()
+    return media.strip().lower(), charset
+
+
+# Content encodings, undone from the last applied to the first (RFC 9110, 8.4).
+
+
+def decode(body: bytes, encodings: str) -> tuple[bytes, str]:
+    """The body with its content encodings undone, and what went wrong ("" if nothing did)."""
+    for encoding in reversed([name.strip().lower() for name in encodings.split(",")]):
+        decoder = _DECODERS.get(encoding)
+        if decoder is None:
+            if encoding not in ("identity", ""):
+                return body, f"content-encoding {encoding[:20]} is not known here"
+            continue
+        if not body:
+            continue
+        try:
+            body = decoder(body)
+        except (zlib.error, brotli.error, zstandard.ZstdError, ValueError) as error:
+            return body, f"is not {encoding}: {str(error)[:80]}"
+        if len(body) > MAX_DECODED:
+            return body[:MAX_DECODED], f"cut at {MAX_DECODED >> 20} MiB while decoding {encoding}"
+    return body, ""
+
+
+def _gunzip(body: bytes) -> bytes:
+    out = b""
+    while body and len(out) <= MAX_DECODED:  # a gzip body may have several members (RFC 1952, 2.2)
+        member = zlib.decompressobj(31)
+        out += member.decompress(body, MAX_DECODED + 1 - len(out))
+        body = member.unused_data
+        if not member.eof and len(out) <= MAX_DECODED:
+            raise ValueError("it ends early")
+    return out
+
+
+def _inflate(body: bytes) -> bytes:
+    # "deflate" is the zlib format (RFC 9110, 8.4.1.2), but servers have always sent bare deflate too.
+    try:
+        return zlib.decompressobj().decompress(body, MAX_DECODED + 1)
+    except zlib.error:
+        return zlib.decompressobj(-15).decompress(body, MAX_DECODED + 1)
+
+
+def _brotli(body: bytes) -> bytes:
+    decompressor = brotli.Decompressor()
+    out = bytearray()
+    for start in range(0, len(body), 1 << 14):
+        out += decompressor.process(body[start : start + (1 << 14)])
+        if len(out) > MAX_DECODED:
+            return bytes(out)
+    if not decompressor.is_finished():
+        raise ValueError("it ends early")
+    return bytes(out)
+
+
+def _unzstd(body: bytes) -> bytes:
+    with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True) as reader:
+        return bytes(reader.read(MAX_DECODED + 1))
+
+
+_DECODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": _gunzip,
+    "x-gzip": _gunzip,
+    "deflate": _inflate,
+    "br": _brotli,
+    "zstd": _unzstd,
+}
+
+
+# Lifters, in the order they are asked.
+
+
+def _empty(body: bytes, media: str, charset: str) -> Lifted | None:
+    return None if body else Lifted("empty", "")
+
+
+def _json(body: bytes, media: str, charset: str) -> Lifted | None:
+    claimed = media == "application/json" or media.endswith("+json") or media == "text/json"
+    if not claimed and (media not in ("", "text/plain") or body[:1] not in (b"{", b"[")):
+        return None
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        body = decode_text(body, charset).encode("utf-8", "replace")
+    try:
+        tree, canonical = parse_json(body)
+    except NotLiftedError:
+        if claimed:
+            raise
+        return None
+    return Lifted("json", tree, canonical)
+
+
+def _ndjson(body: bytes, media: str, charset: str) -> Lifted | None:
+    if media not in (
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/json-seq",
+    ):
+        return None
+    return Lifted(
+        "ndjson", [parse_json(line)[0] for line in body.replace(b"\x1e", b"").splitlines() if line.strip()]
+    )
+
+
+def _form(body: bytes, media: str, charset: str) -> Lifted | None:
+    if media != "application/x-www-form-urlencoded":
+        return None
+    pairs = parse_qsl(decode_text(body, charset or "utf-8"), keep_blank_values=True)
+    return Lifted("form", _object(pairs))
+
+
+def _text(body: bytes, media: str, charset: str) -> Lifted | None:
+    textual = media.startswith("text/") or media.endswith(_TEXT_ENDINGS) or media == ""
+    if not textual or (b"\0" in body[:1024] and not charset.startswith("utf-16")):
+        return None
+    return Lifted("text", decode_text(body, charset).splitlines())
+
+
+_TEXT_ENDINGS = (
+    "json",
+    "xml",
+    "javascript",
+    "ndjson",
+    "jsonl",
+    "json-seq",
+    "urlencoded",
+    "yaml",
+    "graphql",
+    "csv",
+)
+
+# XML, HTML, multipart and images will stand before `_text`, as text would otherwise take some of them.
+LIFTERS: tuple[Lifter, ...] = (_empty, _json, _ndjson, _form, _text)
+"""The explicit order: the first that takes a body decides; what none takes is compared by hash and size."""
+
+
+def _binary(body: bytes, notes: Iterable[str]) -> Lifted:
+    return Lifted(
+        "binary", f"{len(body)} bytes, sha256 {hashlib.sha256(body).hexdigest()[:16]}", None, tuple(notes)
+    )
+
+
+def decode_text(body: bytes, charset: str) -> str:
+    """Text by its charset, UTF-8 if none or unknown; bytes that are not stay visible as escapes."""
+    try:
+        return body.decode(charset or "utf-8-sig", "backslashreplace")
+    except (LookupError, UnicodeError):
+        return body.decode("utf-8", "backslashreplace")
+
+
+# JSON.
+
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * 16
+
+
+def parse_json(body: bytes) -> tuple[Any, bytes | None]:
+    """The tree of a JSON text, and its canonical form where numbers and keys are plain.
+
+    Raises `NotLiftedError` where it does not parse.
+    """
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _parse_exactly(body), None
+    canonical = orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)
+    if _is_faithful(body, canonical):
+        return tree, canonical
+    return _parse_exactly(body), None
+
+
+def _is_faithful(body: bytes, canonical: bytes) -> bool:
+    """Whether orjson can have lost nothing: no digit run that may exceed a double, and no key twice.
+
+    A key is a quote and a colon. The canonical form holds each distinct key once and every text as it was,
+    so a body with more of them may have had a duplicate. A blank before a colon, or a quote written as an
+    escape, would be counted on one side only: their presence is doubt enough.
+    """
+    if _LONG_NUMBER in body.translate(_DIGITS) or b"\\u0022" in body:
+        return False
+    if b" :" in body or b"\n:" in body or b"\t:" in body or b"\r:" in body:
+        return False
+    return body.count(b'":') == canonical.count(b'":')
+
+
+def _parse_exactly(body: bytes) -> Any:
+    try:
+        text = body.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_object, parse_float=_exact_float)
+    except RecursionError:
+        raise NotLiftedError("is JSON nested too deeply to read") from None
+    except ValueError as error:
+        raise NotLiftedError(f"is not JSON: {str(error)[:80]}") from None
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    twice: set[str] = set()
+    for key, value in pairs:
+        if key not in found:
+            found[key] = value
+        elif key in twice:
+            found[key] = (*found[key], value)
+        else:
+            twice.add(key)
+            found[key] = (found[key], value)
+    return found
+
+
+def _exact_float(text: str) -> float | Decimal:
+    """A double where it says all the text said, else a decimal: 0.10000000000000000001 is not 0.1."""
+    rounded = float(text)
+    if len(text) < 17:
+        return rounded
+    try:
+        exact = Decimal(text)
+        return rounded if exact == Decimal(repr(rounded)) else exact
+    except InvalidOperation:
+        return rounded

@@ -1,0 +1,207 @@
+"""Rules: what a person says of differences that are meant, or mean nothing.
+
+A rule has a path of `replay.diff.paths`, a glob over endpoints, and one action. Most actions excuse single
+differences after they were found; `unordered` changes how a list is read. Each rule counts what it took away,
+so that one that never matched can be reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any
+
+from replay.diff.paths import compile_pattern
+from replay.errors import ConfigError
+from replay.findings import Difference
+
+Excuse = Callable[[Difference], bool]
+
+_NUMBERS = (int, float, Decimal)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One compiled rule. `text` is the rule as one line, for messages and reports."""
+
+    text: str
+    action: str
+    endpoint: str
+    path: re.Pattern[str]
+    excuse: Excuse
+
+
+def _ignore(given: Any) -> Excuse:
+    return lambda difference: True
+
+
+def _tolerance(given: Any) -> Excuse:
+    limit = _number(given)
+    return lambda difference: (pair := _numbers(difference)) is not None and abs(pair[0] - pair[1]) <= limit
+
+
+def _relative(given: Any) -> Excuse:
+    limit = _number(given)
+    return lambda difference: (
+        (pair := _numbers(difference)) is not None
+        and abs(pair[0] - pair[1]) <= limit * max(abs(pair[0]), abs(pair[1]))
+    )
+
+
+def _mask(given: Any) -> Excuse:
+    if not isinstance(given, str):
+        raise ValueError('needs a regular expression, e.g. mask = "v[0-9]+"')
+    try:
+        pattern = re.compile(given)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return lambda difference: (
+        isinstance(difference.left, str)
+        and isinstance(difference.right, str)
+        and pattern.sub("*", difference.left) == pattern.sub("*", difference.right)
+    )
+
+
+def _type_only(given: Any) -> Excuse:
+    return lambda difference: difference.kind == "value"
+
+
+def _null_is_missing(given: Any) -> Excuse:
+    return lambda difference: (
+        difference.kind in ("missing", "extra") and difference.left is None and difference.right is None
+    )
+
+
+def _ignore_case(given: Any) -> Excuse:
+    return lambda difference: (
+        isinstance(difference.left, str)
+        and isinstance(difference.right, str)
+        and difference.left.casefold() == difference.right.casefold()
+    )
+
+
+def _unordered(given: Any) -> Excuse:
+    return lambda difference: difference.kind == "order"
+
+
+ACTIONS: Mapping[str, Callable[[Any], Excuse]] = {
+    "ignore": _ignore,
+    "tolerance": _tolerance,
+    "relative": _relative,
+    "unordered": _unordered,
+    "mask": _mask,
+    "type_only": _type_only,
+    "null_is_missing": _null_is_missing,
+    "ignore_case": _ignore_case,
+}
+"""Action → maker of the excuse from the action's argument; raises `ValueError` where the argument is off."""
+
+
+def compile_rule(raw: Mapping[str, Any], where: str = "diff.rule") -> Rule:
+    """A rule from its table in replay.toml: `path`, optional `endpoint`, one action.
+
+    `ConfigError` names the rule and the fix.
+    """
+    actions = [key for key in raw if key in ACTIONS]
+    odd = sorted(set(raw) - set(ACTIONS) - {"path", "endpoint"})
+    if odd:
+        raise ConfigError(f"{where}: {odd[0]!r} is none of path, endpoint, {', '.join(ACTIONS)}")
+    if not isinstance(raw.get("path"), str):
+        raise ConfigError(f'{where}: needs a path, e.g. path = "$.items[*].price"')
+    if len(actions) != 1:
+        raise ConfigError(f"{where} ({raw['path']}): needs exactly one action of {', '.join(ACTIONS)}")
+    action, endpoint = actions[0], str(raw.get("endpoint", "*"))
+    try:
+        excuse = ACTIONS[action](raw[action])
+        path = compile_pattern(raw["path"])
+    except (ValueError, ConfigError) as error:
+        raise ConfigError(f"{where} ({raw['path']}): {action} {error}") from None
+    argument = "" if raw[action] is True else f" {raw[action]}"
+    scope = "" if endpoint == "*" else f" on {endpoint}"
+    return Rule(f"{action}{argument} {raw['path']}{scope}", action, endpoint, path, excuse)
+
+
+def compile_rules(raws: Sequence[Mapping[str, Any]]) -> tuple[Rule, ...]:
+    """All rules of a configuration, each message numbered as the user would count them."""
+    return tuple(compile_rule(raw, f"diff.rule {number}") for number, raw in enumerate(raws, 1))
+
+
+class RuleBook:
+    """The rules at work: finds those of an endpoint, applies them, counts what each took away."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self.matched = [0] * len(self.rules)
+        self._of: dict[str, tuple[tuple[int, Rule], ...]] = {}
+
+    def of(self, endpoint: str) -> tuple[tuple[int, Rule], ...]:
+        if endpoint not in self._of:
+            self._of[endpoint] = tuple(
+                (number, rule)
+                for number, rule in enumerate(self.rules)
+                if fnmatchcase(endpoint, _glob(rule.endpoint))
+            )
+        return self._of[endpoint]
+
+    def keep(self, endpoint: str, differences: Sequence[Difference]) -> list[Difference]:
+        """The differences that no rule excuses; the first rule that does gets the count."""
+        rules = self.of(endpoint)
+        return [difference for difference in differences if not self._excused(rules, difference)]
+
+    def unordered(self, endpoint: str) -> Callable[[str], bool] | None:
+        """Whether the order of a list at a path means nothing; `None` where no rule says so."""
+        rules = [(number, rule) for number, rule in self.of(endpoint) if rule.action == "unordered"]
+        if not rules:
+            return None
+
+        def says(path: str) -> bool:
+            for number, rule in rules:
+                if rule.path.fullmatch(path):
+                    self.matched[number] += 1
+                    return True
+            return False
+
+        return says
+
+    def _excused(self, rules: Sequence[tuple[int, Rule]], difference: Difference) -> bool:
+        for number, rule in rules:
+            if rule.path.match(difference.path) and rule.excuse(difference):
+                self.matched[number] += 1
+                return True
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _glob(pattern: str) -> str:
+    """Endpoints are full of braces and may hold brackets: only `*` and `?` are wild."""
+    return pattern.replace("[", "[[]")
+
+
+def _number(given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given >= 0:
+        raise ValueError("needs a number of 0 or more")
+    return float(given)
+
+
+def _numbers(difference: Difference) -> tuple[float, float] | None:
+    """Both sides as numbers: also texts that are numbers, as headers and some APIs write them."""
+    if difference.kind not in ("value", "type"):
+        return None
+    sides = []
+    for side in (difference.left, difference.right):
+        if isinstance(side, bool):
+            return None
+        if isinstance(side, _NUMBERS):
+            sides.append(float(side))
+        elif isinstance(side, str):
+            try:
+                sides.append(float(side))
+            except ValueError:
+                return None
+        else:
+            return None
+    return sides[0], sides[1]

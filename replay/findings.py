@@ -1,0 +1,170 @@
+"""What a comparison found: plain nouns that the differ fills and the renderers read.
+
+Frozen, slotted, standard library only, like `replay.model`: the differ and the reports never import each
+other, they meet here. Shares are fractions of 1; times are milliseconds where a name says `_ms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KINDS = (
+    "error",  # no answer on one side
+    "status",  # another status code
+    "missing",  # was there, is gone
+    "extra",  # was not there, is now
+    "type",  # another type: number became text, object became list, 1 became 1.0
+    "order",  # the same items in another order
+    "value",  # another value of the same type
+    "unexplained",  # they differ, and saying where would cost too much
+    "slower",  # the time to answer grew
+)
+"""The closed vocabulary of differences, worst first."""
+
+REGRESSION, SUSPECT, NOISE = "regression", "suspect", "noise"
+JUDGEMENTS = (REGRESSION, SUSPECT, NOISE)
+"""What a finding may be judged as: the build's doing; too few to tell; the old build does it too."""
+
+PASS, FAIL, INVALID = "pass", "fail", "invalid"
+EXIT_CODES: Mapping[str, int] = {PASS: 0, FAIL: 1, INVALID: 3}
+"""Verdict → exit code of the command: the one place that says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where two answers differ. `left` is the baseline's; a side that lacks the place is `None`."""
+
+    path: str
+    kind: str
+    left: Any = None
+    right: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One exchange in which a finding shows; `left` and `right` are short display texts."""
+
+    exchange_id: str
+    lap: int
+    path: str
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Differences of one endpoint, erased path and kind, counted over exchanges and judged.
+
+    `pairs` were compared with the candidate and `differing` of them differ here; `control_pairs` and
+    `control_differing` say the same of the control. Among exchanges with all three answers,
+    `odd_candidate` counts those where only the candidate disagreed here, `odd_control` and `odd_baseline`
+    likewise: a build that did not change is the odd one out no oftener than the others. `p_value` and
+    `q_value` are `None` where there was no control to test against.
+    """
+
+    id: str
+    endpoint: str
+    path: str
+    kind: str
+    pairs: int
+    differing: int
+    control_pairs: int
+    control_differing: int
+    odd_candidate: int
+    odd_control: int
+    odd_baseline: int
+    sessions: int
+    p_value: float | None
+    q_value: float | None
+    judgement: str
+    reason: str
+    examples: tuple[Example, ...]
+
+    @property
+    def share(self) -> float:
+        """The fraction of compared exchanges in which the candidate differs here."""
+        return self.differing / self.pairs if self.pairs else 0.0
+
+    @property
+    def noise_share(self) -> float | None:
+        """The same of the control; `None` where there was nothing to measure it on."""
+        return self.control_differing / self.control_pairs if self.control_pairs else None
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRow:
+    """Times to answer of one endpoint, old and new over the same exchanges.
+
+    Ratios are candidate / baseline, with the bounds of a confidence interval; `noise_ratio` is
+    control / baseline.
+    """
+
+    endpoint: str
+    quantile: float
+    pairs: int
+    baseline_ms: float
+    candidate_ms: float
+    ratio: float
+    low: float
+    high: float
+    noise_ratio: float | None
+    judgement: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """How one endpoint fared: exchanges compared, and how many answered exactly alike."""
+
+    endpoint: str
+    pairs: int
+    alike: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairBook:
+    """Where every row of two runs went: `paired + unpaired = all`, by side and reason.
+
+    `unpaired` maps a reason such as `candidate: missing` to a count of exchanges.
+    """
+
+    exchanges: int
+    paired: int
+    unpaired: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleUse:
+    """A rule as the user wrote it, and how many differences it took away."""
+
+    rule: str
+    matched: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a comparison has to say; renderers add nothing to it."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    baseline: str
+    candidate: str
+    control: str | None
+    findings: tuple[Finding, ...]
+    latency: tuple[LatencyRow, ...]
+    endpoints: tuple[EndpointRow, ...]
+    book: PairBook
+    control_book: PairBook | None
+    rules: tuple[RuleUse, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+    def judged(self, judgement: str) -> tuple[Finding, ...]:
+        """The findings judged so, in the report's order."""
+        return tuple(finding for finding in self.findings if finding.judgement == judgement)
