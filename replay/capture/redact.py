@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-import brotli
+import brotli  # type: ignore[import-untyped]
 import orjson
 import zstandard
 
@@ -225,7 +225,10 @@ class Redactor:
             return *self._search(Part(target, headers, None)), None
         part = Part(target, headers, plain.data if plain else None)
         target, headers = self._search(part)
-        if plain is None or part.body is plain.data or part.body is None:
+        if plain is None or part.body is None:
+            return target, headers, body
+        # Of a cut body in a coding, only what could be opened was searched: only that is kept.
+        if part.body is plain.data and (whole or not plain.codings):
             return target, headers, body
         closed = _close(part.body, plain)
         if whole and len(closed) != len(body or b""):

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+from replay.errors import UsageError
+
 _SPACE = 1 << 64
 
 
 def keep(session_key: bytes, probability: float, key: bytes) -> bool:
     """Whether the session is in the sample. A session kept at 5 % is also kept at every higher share."""
     return _hash(session_key, key, b"sample") < probability * _SPACE
+
+
+def parse_share(text: str) -> float:
+    """`5%`, `0.05` or `1` as a probability above 0 and at most 1; `UsageError` for anything else."""
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = 0.0
+    if rest or not 0 < share <= 1:
+        raise UsageError(f"--sample {text}: give a share above 0 and up to 100 %, such as 5% or 0.05")
+    return share
 
 
 def weight(probability: float) -> float:

@@ -1,0 +1,429 @@
+"""The recorder: the process behind the proxy that samples, redacts and writes. Nothing else touches a disk.
+
+It reads frames (`replay.capture.frames`) from its standard input until the end of it, and keeps the books:
+seen = written + sampled out + filtered + dropped + failed. Rows go to a journal first and on to Parquet, in a
+thread, when a segment is full; a crash loses at most the last second.
+
+Run by the addon as `python -m replay.capture.recorder SETTINGS`, where SETTINGS is JSON for `Settings`. It
+says `{"ready": true}`, or `{"error": ...}`, on a line of its standard output, and at the end its books.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from replay import config
+from replay.capture import frames
+from replay.capture.endpoints import Templater
+from replay.capture.keys import load_key
+from replay.capture.redact import Policy, Redactor
+from replay.capture.sampling import keep, session_id, session_key, weight
+from replay.errors import InputError, ReplayError
+from replay.model import Header, exchange_id
+from replay.store import metadata
+from replay.store.compact import compact, recover
+from replay.store.journal import SEGMENT_BYTES, Journal
+
+KIND = "capture"
+_FLUSH_EVERY = 0.5
+_BOOKS_EVERY = 5.0
+_READ_BYTES = 1 << 20
+# After a signal the proxy may still be closing: its last frames are waited for, within reason.
+_IDLE_AFTER_SIGNAL = 2.0
+_LONGEST_AFTER_SIGNAL = 15.0
+_SHARED = ("sample", "max_body")
+"""Settings that all writers of one capture must have in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the addon hands over."""
+
+    out: str
+    sample: float = 1.0
+    key_file: str | None = None
+    config: str | None = None
+    max_body: int = 1 << 20
+    rotate_bytes: int = SEGMENT_BYTES
+    rotate_seconds: float = 300.0
+    source: dict[str, Any] = field(default_factory=dict)
+
+
+class Books:
+    """What became of everything that was seen."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.sampled_out = 0
+        self.filtered = 0
+        self.failed = 0
+        self.truncated = 0
+        self._seen: int | None = None
+        self._dropped: dict[str, int] = {}
+        self._passed: dict[str, int] = {}
+
+    def hear(self, totals: Mapping[str, Any]) -> None:
+        """Totals from the proxy's side."""
+        self._seen = totals["seen"]
+        self._dropped = totals["dropped"]
+        self._passed = totals["passed"]
+
+    def totals(self) -> dict[str, Any]:
+        """The books, balanced; exchanges still under way in the proxy are not yet seen."""
+        dropped = sum(self._dropped.values())
+        accounted = self.written + self.sampled_out + self.filtered + self.failed + dropped
+        return {
+            "seen": accounted,
+            "written": self.written,
+            "sampled_out": self.sampled_out,
+            "filtered": self.filtered,
+            "dropped": dropped,
+            "failed": self.failed,
+            "truncated": self.truncated,
+            "dropped_by_reason": self._dropped,
+            "passed": self._passed,
+        }
+
+    def close(self) -> dict[str, Any]:
+        """The last books. What the proxy sent and the pipe did not deliver counts as dropped."""
+        lost = (self._seen or 0) - self.totals()["seen"]
+        if lost > 0:
+            self._dropped = {**self._dropped, "lost on the way": lost}
+        return self.totals()
+
+
+class Naming:
+    """Endpoint names, learnt from all rows, given when written and once more when compacted."""
+
+    def __init__(self, routes: tuple[tuple[str, str], ...]) -> None:
+        self._templater = Templater(routes)
+        self._lock = threading.Lock()  # compaction runs in a thread of its own
+
+    def learn(self, method: str, target: str) -> str:
+        with self._lock:
+            self._templater.observe(method, target)
+            return self._templater.endpoint(method, target)
+
+    def refine(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """Name the rows anew, now that more was seen than when each was written."""
+        for row in rows:
+            with self._lock:
+                row[frames.ENDPOINT] = self._templater.endpoint(row[frames.METHOD], row[frames.TARGET])
+        return rows
+
+
+class Recorder:
+    """Turns frames into rows of a dataset."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._directory = Path(settings.out)
+        self._key = load_key(Path(settings.key_file) if settings.key_file else None)
+        routes = config.load(Path(settings.config) if settings.config else None).routes
+        self._redactor = Redactor(Policy(), self._key)
+        self._naming = Naming(routes)
+        self._books = Books()
+        self._writer = f"{time.time_ns():x}-{os.getpid():x}"
+        self._pack = msgpack.Packer().pack
+        self._count = int.from_bytes(os.urandom(6))
+        self._unflushed = 0
+        self._compaction: threading.Thread | None = None
+        self._segment_since = time.monotonic()
+        self._told: dict[str, Any] = {}
+        self._next_flush = self._next_books = time.monotonic()
+        self._open_dataset()
+        self._journal = Journal(self._directory, self._writer, segment_bytes=settings.rotate_bytes)
+
+    # --- frames
+
+    def take(self, frame: Any) -> None:
+        """One object from the pipe: an exchange, or totals for the books."""
+        if isinstance(frame, dict):
+            self._books.hear(frame)
+            return
+        try:
+            row = self._row(frame)
+        except Exception as error:
+            # One exchange that breaks us is a bug, and no reason to lose the rest. Its content is not shown.
+            self._books.failed += 1
+            if self._books.failed == 1:
+                _complain(f"an exchange could not be recorded ({type(error).__name__}); such are counted")
+            return
+        if row is None:
+            self._books.sampled_out += 1
+            return
+        self._journal.append(row)
+        self._unflushed += 1
+        self._books.written += 1
+
+    def _row(self, frame: list[Any]) -> bytes | None:
+        """The packed row, or `None` where the session is not in the sample."""
+        request_headers = _texts(frame[frames.REQUEST_HEADERS])
+        session = session_key(frame[frames.SESSION_ID], request_headers)
+        if not keep(session, self._settings.sample, self._key):
+            return None
+        for place in frames.TEXTS:
+            value = frame[place]
+            if isinstance(value, bytes):
+                frame[place] = value.decode("latin-1")
+        self._books.truncated += frame[frames.TRUNCATED]
+        self._redact(frame, request_headers)
+        self._count += 1
+        frame[frames.EXCHANGE_ID] = exchange_id(frame[frames.STARTED_AT], self._count)
+        frame[frames.SESSION_ID] = session_id(session, self._key)
+        frame[frames.ENDPOINT] = self._naming.learn(frame[frames.METHOD], frame[frames.TARGET])
+        frame[frames.SAMPLE_WEIGHT] = weight(self._settings.sample)
+        return bytes(self._pack(frame))
+
+    def _redact(self, frame: list[Any], request_headers: list[Header]) -> None:
+        target, headers, body = self._redactor.message(
+            frame[frames.TARGET],
+            request_headers,
+            frame[frames.REQUEST_BODY],
+            whole=_is_whole(frame[frames.REQUEST_BODY], frame[frames.REQUEST_SIZE]),
+        )
+        frame[frames.TARGET], frame[frames.REQUEST_HEADERS], frame[frames.REQUEST_BODY] = (
+            target,
+            headers,
+            body,
+        )
+        _, frame[frames.RESPONSE_HEADERS], frame[frames.RESPONSE_BODY] = self._redactor.message(
+            "",
+            _texts(frame[frames.RESPONSE_HEADERS]),
+            frame[frames.RESPONSE_BODY],
+            whole=_is_whole(frame[frames.RESPONSE_BODY], frame[frames.RESPONSE_SIZE]),
+        )
+
+    # --- time
+
+    def tend(self) -> None:
+        """What is due now and then: flush, rotate, compact, keep the books on disk."""
+        now = time.monotonic()
+        if now >= self._next_flush:
+            self._journal.flush()
+            self._next_flush = now + _FLUSH_EVERY
+        if self._journal.size == 0:
+            self._segment_since = now
+        elif now - self._segment_since >= self._settings.rotate_seconds:
+            self._journal.rotate()
+        self._compact_behind()
+        if now >= self._next_books:
+            self._keep_books("open", self._books.totals())
+            self._next_books = now + _BOOKS_EVERY
+
+    def close(self) -> dict[str, Any]:
+        """Write what is left, make it Parquet, close the books; returns them."""
+        self._journal.close()
+        if self._compaction is not None:
+            self._compaction.join()
+        compact(self._directory, KIND, refine=self._naming.refine)
+        books = self._books.close()
+        self._keep_books("closed", books)
+        return books
+
+    def _compact_behind(self) -> None:
+        running = self._compaction is not None and self._compaction.is_alive()
+        if running or not any(self._directory.glob(f"journal-{self._writer}-*.done")):
+            return
+        self._compaction = threading.Thread(target=self._compact, name="replay-compact", daemon=True)
+        self._compaction.start()
+
+    def _compact(self) -> None:
+        try:
+            compact(self._directory, KIND, refine=self._naming.refine)
+        except OSError as error:
+            # The journal keeps the rows; they are compacted when there is room, or by whoever reads them.
+            _complain(f"cannot write Parquet yet: {error.strerror}")
+
+    # --- the dataset
+
+    def _open_dataset(self) -> None:
+        """Begin the dataset, or join the one that others write with the same settings."""
+        shared = {name: getattr(self._settings, name) for name in _SHARED}
+        shared["redaction"] = {"policy": self._redactor.policy.fingerprint, "key": self._redactor.key_id}
+        with _alone(self._directory):
+            if (self._directory / f"{KIND}.json").exists():
+                _check_joining(self._directory, shared)
+            else:
+                _check_empty(self._directory)
+                metadata.create(self._directory, KIND, source=self._settings.source, settings=shared)
+        if any(self._directory.glob("journal-*")):
+            recover(self._directory, KIND)
+        self._keep_books("open", self._books.totals())
+
+    def _keep_books(self, state: str, books: dict[str, Any]) -> None:
+        mine = {
+            "state": state,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "source": self._settings.source,
+            "books": books,
+            "redacted": dict(self._redactor.counts),
+        }
+        if mine == self._told:
+            return
+        self._told = mine
+
+        def change(meta: dict[str, Any]) -> None:
+            writers = meta.setdefault("writers", {})
+            writers[self._writer] = mine
+            meta["books"] = _sum(writer["books"] for writer in writers.values())
+            meta["redacted"] = _sum(writer["redacted"] for writer in writers.values())
+            _find_crashed(writers)
+            meta["state"] = "open" if any(w["state"] == "open" for w in writers.values()) else "closed"
+            meta["ended_at"] = metadata.now() if meta["state"] == "closed" else None
+
+        metadata.update(self._directory, KIND, change)
+
+
+def _is_whole(body: bytes | None, size: int) -> bool:
+    return body is not None and len(body) == size
+
+
+def _texts(fields: list[list[bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+
+
+def _find_crashed(writers: dict[str, dict[str, Any]]) -> None:
+    """Writers of this host that never closed their books and live no more: state `crashed`."""
+    for writer in writers.values():
+        if writer["state"] == "open" and writer["host"] == socket.gethostname():
+            try:
+                os.kill(writer["pid"], 0)
+            except ProcessLookupError:
+                writer["state"] = "crashed"
+            except PermissionError:
+                continue
+
+
+def _sum(books: Any) -> dict[str, Any]:
+    """Books added up, member by member."""
+    total: dict[str, Any] = {}
+    for each in books:
+        for name, value in each.items():
+            if isinstance(value, dict):
+                total[name] = dict(Counter(total.get(name, {})) + Counter(value))
+            else:
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One process at a time decides whether a dataset begins here."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_joining(directory: Path, shared: dict[str, Any]) -> None:
+    meta = metadata.load(directory, KIND)
+    for name, value in shared.items():
+        if meta["settings"].get(name) != value:
+            raise InputError(
+                f"{directory} holds a capture made with another {name} ({meta['settings'].get(name)},"
+                f" here {value}): choose another --out"
+            )
+
+
+def _check_empty(directory: Path) -> None:
+    if directory.is_dir() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty and holds no capture: choose another --out")
+
+
+# --- the process
+
+
+class Stop:
+    """Signals only ask: what is on the way is still taken."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.since = self.since or time.monotonic()
+
+    def due(self, last_data: float) -> bool:
+        if self.since is None:
+            return False
+        now = time.monotonic()
+        idle = now - max(last_data, self.since) >= _IDLE_AFTER_SIGNAL
+        return idle or now - self.since >= _LONGEST_AFTER_SIGNAL
+
+
+def record(recorder: Recorder, descriptor: int, stop: Stop) -> None:
+    """Feed the recorder until the pipe's end."""
+    unpacker = msgpack.Unpacker(max_buffer_size=1 << 31, strict_map_key=False)
+    last_data = time.monotonic()
+    while not stop.due(last_data):
+        if select.select([descriptor], [], [], _FLUSH_EVERY)[0]:
+            data = os.read(descriptor, _READ_BYTES)
+            if not data:
+                return
+            last_data = time.monotonic()
+            unpacker.feed(data)
+            for frame in unpacker:
+                recorder.take(frame)
+        recorder.tend()
+
+
+def main(arguments: list[str]) -> int:
+    """The process: settings in, dataset out. Exit status 0, or 2 where it could not record."""
+    stop = Stop()
+    try:
+        settings = Settings(**json.loads(arguments[0]))
+        recorder = Recorder(settings)
+    except ReplayError as error:
+        _say({"error": str(error)})
+        return error.exit_code
+    except OSError as error:
+        _say({"error": f"cannot record to {settings.out}: {error.strerror}; choose another --out"})
+        return 2
+    _say({"ready": True})
+    try:
+        record(recorder, sys.stdin.fileno(), stop)
+        _say(recorder.close())
+    except OSError as error:
+        _complain(f"recording stopped: {error.strerror}; what was written so far is in {settings.out}")
+        return 2
+    return 0
+
+
+def as_json(settings: Settings) -> str:
+    """`Settings` as the process takes it."""
+    return json.dumps(asdict(settings))
+
+
+def _say(status: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(status), flush=True)
+
+
+def _complain(what: str) -> None:
+    print(f"replay: {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
