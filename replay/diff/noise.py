@@ -118,7 +118,7 @@ def judge(counts: Sequence[Counts], trios: int, settings: JudgeSettings) -> list
 
 
 def judge_without_control(counts: Iterable[Counts]) -> list[Judgement]:
-    """Judgements under an assumed zero noise: all differences are the build's; one single value is too few."""
+    """Judgements under an assumed zero noise: differences are the build's, a single value is too few."""
     return [
         Judgement(SUSPECT, "seen once, and noise is not known", None, None)
         if count.differing == 1 and count.pairs > 1 and GROUPS[count.kind] == "value"

@@ -1,0 +1,118 @@
+"""What is in a dataset: the figures that `replay inspect` shows, as data, text and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+from rich.text import Text
+
+from replay.report.screen import milliseconds, render, size, sparkline, table
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointMix:
+    """One endpoint's part: rows, statuses, failures, mean body size in bytes, service time in ns."""
+
+    endpoint: str
+    count: int
+    statuses: Mapping[str, int]
+    failed: int
+    mean_size: float
+    p50_ns: float | None
+    p99_ns: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A capture or run at a glance. `rate` is requests per `step_s` seconds, from the first to the last."""
+
+    path: str
+    kind: str
+    meta: Mapping[str, Any]
+    count: int
+    seconds: float
+    sessions: int
+    connections: int
+    step_s: float
+    rate: tuple[int, ...]
+    endpoints: tuple[EndpointMix, ...]
+    lag_ns: Mapping[str, float]
+
+    def to_json(self) -> bytes:
+        """A JSON document."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def to_text(overview: Overview, width: int, color: bool) -> str:
+    """The overview for a terminal."""
+    return render([_head(overview), _rate(overview), _mix(overview), *_closing(overview)], width, color)
+
+
+def _head(overview: Overview) -> Text:
+    meta = overview.meta
+    source = ", ".join(
+        f"{key} {value}" for key, value in meta["source"].items() if isinstance(value, str | int)
+    )
+    text = Text()
+    text.append(f"{overview.kind} {overview.path}", style="bold")
+    text.append(f"  {meta['state']}, recorded {meta['started_at']}\n")
+    text.append(f"from {source}\n" if source else "")
+    text.append(
+        f"{overview.count:,} exchanges in {overview.seconds:,.1f} s, {overview.sessions:,} sessions,"
+        f" {overview.connections:,} connections"
+    )
+    return text
+
+
+def _rate(overview: Overview) -> Text:
+    if not overview.rate:
+        return Text("")
+    top = max(overview.rate) / overview.step_s
+    return Text(f"rate {sparkline(overview.rate)} up to {top:,.0f}/s (a bar is {overview.step_s:g} s)")
+
+
+def _mix(overview: Overview) -> Any:
+    total = max(1, overview.count)
+    rows = [
+        (
+            mix.endpoint,
+            f"{mix.count:,}",
+            f"{mix.count / total:.1%}",
+            " ".join(f"{status}×{count}" for status, count in mix.statuses.items()),
+            f"{mix.failed:,}" if mix.failed else "",
+            size(mix.mean_size),
+            milliseconds(mix.p50_ns),
+            milliseconds(mix.p99_ns),
+        )
+        for mix in overview.endpoints
+    ]
+    return table(("endpoint", ">count", ">share", "statuses", ">failed", ">size", ">p50 ms", ">p99 ms"), rows)
+
+
+def _closing(overview: Overview) -> list[Text]:
+    lines = []
+    if overview.lag_ns:
+        shown = ", ".join(f"{name} {milliseconds(value)} ms" for name, value in overview.lag_ns.items())
+        lines.append(Text(f"lag of the generator: {shown}"))
+    books = overview.meta.get("books") or {}
+    if books:
+        lines.append(
+            Text("books: " + ", ".join(_entry(key, value) for key, value in books.items() if _told(value)))
+        )
+    return lines
+
+
+def _told(value: Any) -> bool:
+    return isinstance(value, int | dict) and not isinstance(value, bool) and bool(value)
+
+
+def _entry(key: str, value: Any) -> str:
+    name = key.replace("_", " ")
+    if isinstance(value, dict):
+        return f"{name} " + " + ".join(f"{count} {reason}" for reason, count in value.items())
+    if key.endswith("_ns"):
+        return f"{name.removesuffix(' ns')} {value / 1e9:.2f} s"
+    return f"{name} {value:,}"
