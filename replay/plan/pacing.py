@@ -129,6 +129,8 @@ def _pieces(stages: Sequence[Stage]) -> list[tuple[float, float, float, float]]:
 
 
 def _time_to(area: float, rate: float, slope: float) -> float:
+    if area <= 0:
+        return 0.0
     if slope == 0:
         return area / rate if rate else 0.0
     # The root of rate·t + slope·t²/2 = area that does not cancel when the slope is small.

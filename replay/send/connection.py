@@ -24,6 +24,7 @@ import gevent.monkey
 import httptools
 
 from replay.send.plan_stream import Planned
+from replay.send.target import Endpoint
 
 # The event loop drives these sockets: the cooperative ones of gevent would only add a layer.
 _socket = gevent.monkey.get_original("socket", "socket")
@@ -66,16 +67,6 @@ class Outcome(NamedTuple):
     body: bytes
     size: int
     error: str | None
-
-
-class Endpoint(NamedTuple):
-    """Where and how to connect. `address` is resolved once for the whole run."""
-
-    family: int
-    address: tuple[Any, ...]
-    tls: ssl.SSLContext | None
-    server_name: str | None
-    max_body: int
 
 
 class Connection:

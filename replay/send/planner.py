@@ -118,7 +118,10 @@ class Planner:
             recorded = offset + started_at - first
             due = self._pace(self._index, recorded)
             if limit is not None and due >= limit:
-                self.counts["after the duration"] += lap == 0
+                if lap == 0:
+                    self.counts["after the duration"] = (
+                        self._dataset.count - self._index - self.counts["excluded"]
+                    )
                 return None
             self._index += 1
             left[connection_id] -= 1

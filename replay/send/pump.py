@@ -15,9 +15,10 @@ from time import monotonic_ns
 
 import gevent
 
-from replay.send.connection import Connection, Endpoint, Outcome
+from replay.send.connection import Connection, Outcome
 from replay.send.plan_stream import Planned
 from replay.send.recorder import Recorder
+from replay.send.target import Endpoint
 from replay.send.turns import Turns
 
 _MS = 1_000_000

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import Any, NamedTuple
 
 from replay.config import RunSettings, Target
 from replay.errors import ConfigError, TargetError
-from replay.send.connection import Endpoint
+
+
+class Endpoint(NamedTuple):
+    """Where and how to connect. `address` is resolved once for the whole run."""
+
+    family: int
+    address: tuple[Any, ...]
+    tls: ssl.SSLContext | None
+    server_name: str | None
+    max_body: int
 
 
 def resolve(target: Target, settings: RunSettings) -> Endpoint:

@@ -9,6 +9,10 @@ A locustfile needs no more than `from replay.send.user import ReplayShape, Repla
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,11 +37,15 @@ def _add_options(parser: Any, **_: Any) -> None:
 def _check_early(environment: Any, **_: Any) -> None:
     """Without a web form to fill in, what is missing is missing for good: say it before anything starts."""
     options = environment.parsed_options
+    if options.progress_fd is not None:
+        # Somebody else speaks to the user; Locust's tables and its remarks on a busy CPU would only disturb.
+        logging.disable(logging.WARNING)
     if options.headless and not options.worker:
         try:
             _checked(options, environment.host)
         except ReplayError as error:
-            _give_up(error)
+            _say(error, options.progress_fd)
+            sys.exit(error.exit_code)
 
 
 class ReplayShape(LoadTestShape):
@@ -79,12 +87,14 @@ class ReplayUser(User):
         try:
             job = _job(environment)
             self.worker = Worker(job, environment.events.request.fire)
+            gevent.signal_handler(signal.SIGUSR2, self.worker.abandon)
             try:
                 self.worker.run()
             finally:
-                _close_books(job, self.worker.books)
+                metadata.close(job.out, "run", self.worker.books)
         except ReplayError as error:
-            _report(environment, error)
+            environment.process_exit_code = error.exit_code
+            _say(error, environment.parsed_options.progress_fd)
         gevent.spawn(_end, environment)
 
     def nothing(self) -> None:
@@ -119,10 +129,6 @@ def _checked(options: Any, host: str | None) -> tuple[Target, RunSettings]:
     return parse_target(host, "--host"), settings_from(options)
 
 
-def _close_books(job: Job, books: dict[str, Any]) -> None:
-    metadata.close(job.out, "run", books)
-
-
 def _end(environment: Any) -> None:
     shape = environment.shape_class
     if shape is not None:
@@ -133,11 +139,11 @@ def _end(environment: Any) -> None:
         environment.runner.stop()
 
 
-def _report(environment: Any, error: ReplayError) -> None:
-    print(f"replay: {error}", file=sys.stderr)
-    environment.process_exit_code = error.exit_code
-
-
-def _give_up(error: ReplayError) -> None:
-    print(f"replay: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+def _say(error: ReplayError, progress_fd: int | None) -> None:
+    """To the process that follows the progress, if there is one; else to the terminal."""
+    if progress_fd is None:
+        print(f"replay: {error}", file=sys.stderr)
+    else:
+        os.write(
+            progress_fd, json.dumps({"error": str(error), "exit_code": error.exit_code}).encode() + b"\n"
+        )

@@ -1,0 +1,39 @@
+# Every target does its own set-up: python3 with venv, and make, are all it needs to begin with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.PHONY: install demo test test-fast check bench clean
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/replay demo
+
+# Everything, the slow `real` suite with it.
+test: $(READY)
+	tests/system-packages
+	$(BIN)/pytest -n $(JOBS)
+
+test-fast: $(READY)
+	$(BIN)/pytest -n $(JOBS) -m 'not real'
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+bench: $(READY)
+	tests/system-packages
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out

@@ -1,0 +1,181 @@
+"""The command line: one short function per verb, and the only place that prints results and exits.
+
+Heavy libraries are imported inside the verbs, so that `replay --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from replay import __version__
+from replay.errors import ReplayError
+
+if TYPE_CHECKING:
+    from replay.progress import RunBar
+
+app = typer.Typer(
+    name="replay",
+    help="Record production traffic, replay it against staging, and say with evidence what changed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="replay.toml [default: ./replay.toml if there]"),
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="new directory for the result")]
+
+
+def main() -> None:
+    """Entry point of the console script: errors become one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except ReplayError as error:
+        print(f"replay: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("replay: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version and exit", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"staging-replay {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[Path, typer.Argument(metavar="DIR", help="a capture or a run")],
+    json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Show what is in a capture or a run: mix, rate over time, sessions, sizes, books."""
+    from replay.report.overview import to_text
+    from replay.verbs.inspecting import inspect as run
+
+    overview = run(dataset)
+    _print(overview.to_json().decode() if json else to_text(overview, _width(), _color()))
+
+
+@app.command("run")
+def run_(
+    capture: Annotated[Path, typer.Argument(metavar="CAPTURE", help="the capture to replay")],
+    target: Annotated[str, typer.Option("--target", metavar="URL", help="where to: http://staging:8080")],
+    out: OutOption,
+    speed: Annotated[float | None, typer.Option(help="times as fast as recorded [default: 1]")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="requests per second, instead of the recorded times")
+    ] = None,
+    poisson: Annotated[
+        bool | None, typer.Option("--poisson", help="with --rate: random (Poisson) arrivals")
+    ] = None,
+    ramp: Annotated[str | None, typer.Option(metavar="STAGES", help="rates over time: 0:100,60s:500")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="closed loop: as fast as this many connections get answers")
+    ] = None,
+    duration: Annotated[str | None, typer.Option(metavar="TIME", help="stop after 90s, 5m, ...")] = None,
+    loop: Annotated[int | None, typer.Option(help="passes over the capture; 0: until --duration")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="only these: GET, '/orders/*', 'POST /cart*'")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="not these")] = None,
+    host_header: Annotated[
+        str | None, typer.Option(metavar="keep|target", help="keep the recorded Host, or set the target's")
+    ] = None,
+    set_header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="set in every request")
+    ] = None,
+    remove_header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="leave out of every request")
+    ] = None,
+    connections: Annotated[
+        str | None, typer.Option(metavar="recorded|pooled", help="one here for each there, or any free one")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="seconds to wait for an answer [default: 30]")] = None,
+    max_body: Annotated[
+        int | None, typer.Option(help="bytes of each answer to keep [default: 1 MiB]")
+    ] = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="do not verify the certificate")] = None,
+    ca: Annotated[str | None, typer.Option(metavar="FILE", help="CA certificates to trust")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the random arrivals")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Replay a capture against a target; record every answer."""
+    from replay import config as configuration
+    from replay.plan.pacing import parse_duration
+    from replay.report.overview import to_text
+    from replay.send.options import parse_header
+    from replay.verbs.inspecting import inspect as look
+    from replay.verbs.run import replay_run
+
+    settings = configuration.load(config).run_settings(
+        speed=speed,
+        rate=rate,
+        poisson=poisson,
+        ramp=ramp,
+        concurrency=concurrency,
+        duration=None if duration is None else parse_duration(duration, "--duration"),
+        loop=loop,
+        include=_tuple(include),
+        exclude=_tuple(exclude),
+        host_header=host_header,
+        set_headers=None if not set_header else tuple(parse_header(text) for text in set_header),
+        remove_headers=_tuple(remove_header),
+        connections=connections,
+        timeout=timeout,
+        max_body=max_body,
+        insecure=insecure,
+        ca=ca,
+        seed=seed,
+    )
+    with _bar() as bar:
+        summary = replay_run(capture, target, out, settings, bar.update)
+    _print(to_text(look(out), _width(), _color()))
+    if summary.interrupted:
+        _say(f"interrupted: what was sent is in {out}")
+        raise typer.Exit(130)
+
+
+def _bar() -> RunBar:
+    from replay.progress import RunBar
+
+    return RunBar(sys.stderr)
+
+
+def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    return tuple(values) if values else None
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _width() -> int:
+    return max(40, min(200, shutil.get_terminal_size((110, 24)).columns))
+
+
+def _color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

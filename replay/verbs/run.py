@@ -1,0 +1,158 @@
+"""`replay run`: drive a capture against a target with Locust, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replay.config import RunSettings, parse_target
+from replay.errors import InputError, ReplayError
+from replay.send.options import to_arguments
+from replay.send.target import check_reachable
+from replay.store import metadata
+from replay.store.compact import recover
+from replay.store.reader import Dataset
+
+LOCUSTFILE = Path(__file__).parent.parent / "send" / "locustfile.py"
+_STOP_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come, in arrivals."""
+
+    planned: int
+    started: int
+    under_way: int
+    answered: int
+    failed: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What became of a run: where it is, and its books (see `replay.send.recorder`)."""
+
+    out: Path
+    books: dict[str, Any]
+    interrupted: bool
+
+    @property
+    def balanced(self) -> bool:
+        """planned = sent + skipped, and sent = answered + failed."""
+        books = self.books
+        return bool(
+            books["planned"] == books["sent"] + sum(books["skipped"].values())
+            and books["sent"] == books["answered"] + sum(books["failed"].values())
+        )
+
+
+def replay_run(
+    capture: Path,
+    target: str,
+    out: Path,
+    settings: RunSettings,
+    progress: Callable[[Progress], None] | None = None,
+) -> RunSummary:
+    """Replay `capture` against `target` into the new run `out`.
+
+    Raises `ReplayError` when it cannot start: nothing has been written then. Ctrl-C once stops sending,
+    waits for what is under way and closes the run; twice gives up waiting.
+    """
+    planned = Dataset.open(capture, "capture").count
+    destination = parse_target(target)
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise InputError(f"{out} is there already and not empty: choose another --out for this run")
+    check_reachable(destination, settings)
+    reading, writing = os.pipe()
+    with _locust(_arguments(capture, target, out, settings, writing), writing) as process:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as lines:
+            try:
+                interrupted = _follow(process, lines, planned, progress)
+            except ReplayError:
+                process.wait(_STOP_TIMEOUT_S)
+                _remove_empty(out)
+                raise
+    return _summary(out, process.returncode, interrupted)
+
+
+def _arguments(capture: Path, target: str, out: Path, settings: RunSettings, progress_fd: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE)),
+        *("--headless", "--only-summary", "--skip-log-setup"),
+        *("--capture", str(capture), "--host", target, "--out", str(out)),
+        *("--progress-fd", str(progress_fd)),
+        *to_arguments(settings),
+    ]
+
+
+@contextmanager
+def _locust(arguments: list[str], progress_fd: int) -> Iterator[subprocess.Popen[bytes]]:
+    # A session of its own: Ctrl-C comes to this process, which decides what it means for the run.
+    process = subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(progress_fd,),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _follow(
+    process: subprocess.Popen[bytes], lines: Any, planned: int, progress: Callable[[Progress], None] | None
+) -> bool:
+    """Pass progress on until the process ends; returns whether the user interrupted it."""
+    interrupted = 0
+    while True:
+        try:
+            for line in lines:
+                _handle(json.loads(line), planned, progress)
+            process.wait(_STOP_TIMEOUT_S)
+            return interrupted > 0
+        except KeyboardInterrupt:
+            interrupted += 1
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT if interrupted == 1 else signal.SIGUSR2)
+
+
+def _handle(line: dict[str, Any], planned: int, progress: Callable[[Progress], None] | None) -> None:
+    if "error" in line:
+        error = ReplayError(line["error"])
+        error.exit_code = line["exit_code"]
+        raise error
+    if progress is not None:
+        progress(Progress(planned=planned, **line))
+
+
+def _summary(out: Path, returncode: int, interrupted: bool) -> RunSummary:
+    if not (out / "run.json").exists():
+        raise ReplayError(f"the replayer ended before it began (exit {returncode}): its messages are above")
+    meta = metadata.load(out, "run")
+    if meta["state"] == "open":
+        recover(out, "run")
+        raise ReplayError(f"the replayer died (exit {returncode}); what it had recorded is readable in {out}")
+    return RunSummary(out, meta["books"], interrupted or bool(meta["books"]["interrupted"]))
+
+
+def _remove_empty(out: Path) -> None:
+    """A run that never sent anything leaves nothing behind."""
+    if out.is_dir() and not any(out.glob("part-*")) and not any(out.glob("journal-*")):
+        for path in (out / "run.json", out / ".compact"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            out.rmdir()
