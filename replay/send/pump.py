@@ -28,6 +28,7 @@ _SWEEP_NS = 250 * _MS
 _SLICE = 16
 _BACKLOG = 256
 _DRAIN_S = 0.002
+_DRAIN_TIMEOUTS = 3
 
 
 class Pump:
@@ -85,8 +86,12 @@ class Pump:
             self._turns.close()
 
     def drain(self) -> None:
-        """Wait for what is under way; what has not been answered within the timeout has failed."""
-        deadline = monotonic_ns() + self._timeout_ns
+        """Wait for what is under way, and for what waits for it on the same connection.
+
+        Each arrival has its own timeout. A whole queue behind a target that answers nothing is not waited
+        for to its end: what is left after three timeouts has failed as `timeout`.
+        """
+        deadline = monotonic_ns() + _DRAIN_TIMEOUTS * self._timeout_ns
         while (self.under_way or self._finished) and (now := monotonic_ns()) < deadline:
             self._housekeep(now)
             self._record_some(_SLICE)
