@@ -12,12 +12,15 @@ three differ (a timestamp) say nothing and weigh nothing.
 
 **Few requests, loud differences.** With n requests to an endpoint p is at best 3^-n. For errors, statuses and
 shapes that hit (nearly) every request of an endpoint whose old build was steady, the noise of their group
-over the whole run is the second yardstick: Fisher's exact test (hypergeometric tail; Fisher 1935) of this
-endpoint's count against all flakes of the group in control and baseline. Its p and the sign test's are
-combined by Bonferroni (twice the smaller).
+over the whole run is the second yardstick, taken twice, and the larger p counts: Fisher's exact test
+(hypergeometric tail; Fisher 1935) of this endpoint's count against all flakes of the group in both old runs,
+as if flakes fell anywhere alike; and the chance of this count at a place drawn from those of the run that
+ever differed in this way, each at its own rate (empirical Bayes; Robbins 1956), as flakes do not fall anywhere
+alike. The result and the sign test's p are combined by Bonferroni (twice the smaller).
 
 **Many fields.** Benjamini-Hochberg (1995, J. R. Stat. Soc. B 57:289) keeps the expected share of false
-regressions below `fdr`. Its p-values are weighted, errors and shapes before values (Genovese, Roeder and
+regressions below `fdr`. Its p-values are weighted, errors and shapes before values, and places where the old
+build was steady before those where it was not (Genovese, Roeder and
 Wasserman 2006, Biometrika 93:509). Hypotheses whose p could not have been at most `fdr` whichever build had
 been the odd one are not counted among those tested (the idea of Tarone 1990, Biometrics 46:515: how often any
 was odd does not depend on which): timestamps and single flakes do not make a wrong price harder to see.
@@ -48,6 +51,7 @@ GROUPS: Mapping[str, str] = {
 }
 
 _WEIGHTS = {"outcome": 4.0, "shape": 2.0, "value": 1.0}
+_UNSTEADY = 0.05
 _LOUD = {"outcome": (2, 0.5), "shape": (3, 0.9)}
 """Group → how often, and in which share of an endpoint's exchanges, a difference is loud."""
 
@@ -102,8 +106,8 @@ def judge(counts: Sequence[Counts], trios: int, settings: JudgeSettings) -> list
     `counts` are all there are, those in which only the control differs too; `trios` counts the exchanges of
     the whole run with all three answers.
     """
-    flakes = _flakes(counts)
-    loud = [_loud_p(count, flakes[GROUPS[count.kind]], trios) for count in counts]
+    groups = {group: [count for count in counts if GROUPS[count.kind] == group] for group in _WEIGHTS}
+    loud = [_loud_p(count, groups[GROUPS[count.kind]], trios) for count in counts]
     ps = [
         min(1.0, 2 * min(sign_p(count), p)) if p < 1 else sign_p(count)
         for count, p in zip(counts, loud, strict=True)
@@ -112,7 +116,7 @@ def judge(counts: Sequence[Counts], trios: int, settings: JudgeSettings) -> list
         min(_CHANCE ** (count.odd_candidate + count.odd_old), p)
         for count, p in zip(counts, loud, strict=True)
     ]
-    weights = [_WEIGHTS[GROUPS[count.kind]] for count in counts]
+    weights = [_WEIGHTS[GROUPS[count.kind]] * (1.0 if count.steady else _UNSTEADY) for count in counts]
     qs = adjusted(ps, least, weights, settings.fdr)
     return [_judged(count, p, q, settings) for count, p, q in zip(counts, ps, qs, strict=True)]
 
@@ -171,21 +175,24 @@ def sign_p(count: Counts) -> float:
     return binomial_tail(count.odd_candidate, count.odd_candidate + count.odd_old, _CHANCE)
 
 
-def _flakes(counts: Sequence[Counts]) -> dict[str, int]:
-    """How often an old run was the odd one, by group, over the whole run."""
-    flakes = dict.fromkeys(_WEIGHTS, 0)
-    for count in counts:
-        flakes[GROUPS[count.kind]] += count.odd_old
-    return flakes
-
-
-def _loud_p(count: Counts, flakes: int, trios: int) -> float:
-    """Fisher's p against the run's flakes where a difference is loud and the old build steady, else 1."""
+def _loud_p(count: Counts, group: Sequence[Counts], trios: int) -> float:
+    """The p against the noise of the whole group where a difference is loud and the old build steady, else 1."""
     least, share = _LOUD.get(GROUPS[count.kind], (0, 2.0))
     if not count.steady or count.odd_candidate < least or count.odd_candidate < share * count.trios:
         return 1.0
-    marked = count.odd_candidate + min(flakes, 2 * trios)
-    return hypergeometric_tail(count.odd_candidate, count.trios, marked, count.trios + 2 * trios)
+    flakes = min(2 * trios, sum(other.odd_old for other in group))
+    marked, answers = count.odd_candidate + flakes, count.trios + 2 * trios
+    anywhere = hypergeometric_tail(count.odd_candidate, count.trios, marked, answers)
+    others = [other for other in group if other is not count and other.trios]
+    if not others:
+        return anywhere
+    somewhere = sum(binomial_tail(count.odd_candidate, count.trios, _flake_rate(other)) for other in others)
+    return max(anywhere, somewhere / len(others))
+
+
+def _flake_rate(count: Counts) -> float:
+    """How often one old run alone is odd at a place, with half a flake more than seen (Jeffreys' prior)."""
+    return (count.odd_old + 0.5) / (2 * count.trios + 1)
 
 
 def binomial_tail(k: int, n: int, chance: float) -> float:

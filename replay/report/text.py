@@ -173,9 +173,7 @@ def _noise(findings: Sequence[Finding]) -> Iterable[RenderableType]:
     by_endpoint: dict[str, list[str]] = {}
     for finding in findings:
         place = f"{finding.path} {finding.kind} {words.percent(finding.differing, finding.pairs)}"
-        by_endpoint.setdefault(finding.endpoint, []).append(
-            f"{place} (old build {words.noise(finding)})"
-        )
+        by_endpoint.setdefault(finding.endpoint, []).append(f"{place} (old build {words.noise(finding)})")
     for endpoint, places in list(by_endpoint.items())[:MAX_ROWS]:
         yield Text(f"  {words.clean(endpoint)}: {words.clean(', '.join(places[:6]))}", style="dim")
     if len(by_endpoint) > MAX_ROWS:
@@ -197,4 +195,6 @@ def _books(report: Report) -> Iterable[RenderableType]:
         yield Text(f"  {name}: {path}", style="dim")
     shown = next((finding.examples[0] for finding in report.findings if finding.examples), None)
     if shown is not None:
-        yield Text(f"\nSee one side by side: replay show {shown.exchange_id} {' '.join(words.sides(report).values())}")
+        yield Text(
+            f"\nSee one side by side: replay show {shown.exchange_id} {' '.join(words.sides(report).values())}"
+        )

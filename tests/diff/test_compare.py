@@ -119,6 +119,23 @@ def _jsonable(tree: object) -> object:
     return str(tree) if isinstance(tree, Decimal) else tree
 
 
+@st.composite
+def plain_lists(draw: st.DrawFn) -> tuple[object, object]:
+    """Lists of texts of one length, shifted, edited, shuffled: where difflib's alignment shows."""
+    left = draw(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=8, unique=draw(st.booleans())))
+    shift = draw(st.integers(-2, 2))
+    right = left[shift:] + left[:shift]
+    right[draw(st.integers(0, len(right) - 1))] = draw(st.sampled_from("abcxyz"))
+    return left, right
+
+
+@PROPERTY
+@given(plain_lists())
+def test_so_it_does_of_lists_of_plain_values_which_it_aligns(pair: tuple[object, object]) -> None:
+    left, right = pair
+    assert _ours(left, right) == _deepdiffs(left, right)
+
+
 @PROPERTY
 @given(mutated())
 def test_realigning_lists_never_invents_nor_hides_a_change(pair: tuple[object, object]) -> None:
