@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,6 +62,106 @@ def _root(
     if version:
         print(f"staging-replay {__version__}")
         raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="where to work")] = Path("demo-out"),
+) -> None:
+    """The whole job on an embedded shop: capture, replay to two builds, compare, report."""
+    from replay.demo.run import run_demo
+
+    outcome = run_demo(out, _say)
+    _print(outcome.text)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def capture(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the capture's directory")],
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="the service to stand in front of")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="where clients connect")
+    ] = "127.0.0.1:8080",
+    mode: Annotated[
+        str | None, typer.Option(help="any other mode of mitmproxy: regular, socks5, ...")
+    ] = None,
+    sample: Annotated[str, typer.Option(metavar="SHARE", help="share of the sessions to record")] = "100%",
+    max_body: Annotated[str, typer.Option(metavar="SIZE", help="bytes of each body to keep")] = "1m",
+    duration: Annotated[
+        str | None, typer.Option(metavar="TIME", help="stop by itself after 90s, 5m, ...")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="key of the pseudonyms")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="an option of mitmproxy's own")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Record a sample of live traffic, secrets replaced, through mitmproxy."""
+    from replay.plan.pacing import parse_duration
+    from replay.verbs.capture import CaptureSettings
+    from replay.verbs.capture import capture as record
+
+    summary = record(
+        CaptureSettings(
+            out=out,
+            upstream=upstream,
+            mode=mode,
+            listen=listen,
+            sample=sample,
+            max_body=max_body,
+            key_file=key_file,
+            config=config,
+            duration=None if duration is None else parse_duration(duration, "--duration"),
+            options=tuple(option or ()),
+        ),
+        lambda host, port: _say(f"recording: clients connect to {host}:{port}; Ctrl-C ends it"),
+    )
+    _print(_books_line(out, summary.books))
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="HAR files or mitmproxy flow dumps")],
+    out: OutOption,
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="key of the pseudonyms")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Make a capture of files recorded elsewhere."""
+    from replay.verbs.importing import import_files
+
+    summary = import_files(files, out, config=config, key_file=key_file)
+    for reason, count in {**summary.not_taken, **summary.notes}.items():
+        _say(f"{count} × {reason}")
+    _print(_books_line(out, summary.books))
+
+
+@app.command()
+def diff(
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="the old build's run")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="the new build's run")],
+    control: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="a second run of the old build: tells what is noise")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="write the report as JSON")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Compare what two builds answered. Exit 0: the same; 1: regressions; 3: not comparable."""
+    from replay import config as configuration
+    from replay.report import json_ as as_json
+    from replay.report import text
+    from replay.verbs.diff import diff_runs
+
+    settings = configuration.load(config).diff_settings()
+    report = diff_runs(baseline, candidate, control, settings)
+    _print(text.render(report, _width(), _color()))
+    if json is not None:
+        _write(json, as_json.render(report))
+    raise typer.Exit(report.exit_code)
 
 
 @app.command()
@@ -159,6 +260,28 @@ def _bar() -> RunBar:
     from replay.progress import RunBar
 
     return RunBar(sys.stderr)
+
+
+def _books_line(out: Path, books: Mapping[str, Any]) -> str:
+    told = (
+        f"{count:,} {name.replace('_', ' ')}"
+        for name, count in books.items()
+        if isinstance(count, int) and count
+    )
+    return f"{out}: {', '.join(told)}\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """A report to a file, `-` being standard output."""
+    from replay.errors import UsageError
+
+    if str(path) == "-":
+        _print(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _tuple(values: list[str] | None) -> tuple[str, ...] | None:

@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from replay.diff.answers import CompareSettings
+from replay.diff.headers import FRAMING
+from replay.diff.latency import LatencySettings
+from replay.diff.noise import JudgeSettings
+from replay.diff.rules import compile_rules
+from replay.diff.settings import DiffSettings
 from replay.errors import ConfigError, UsageError
 
 
@@ -102,6 +108,24 @@ class Config:
         given = {name: value for name, value in options.items() if value is not None}
         return replace(RunSettings(**self.run), **given) if given else RunSettings(**self.run)
 
+    def diff_settings(self) -> DiffSettings:
+        """The `[diff]` table."""
+        table = self.diff
+        return DiffSettings(
+            compare=CompareSettings(
+                rules=compile_rules(table.get("rule", ())),
+                headers_ignored=FRAMING | frozenset(name.lower() for name in table.get("ignore_headers", ())),
+            ),
+            judge=JudgeSettings(**{key: table[key] for key in _JUDGE_KEYS if key in table}),
+            latency=LatencySettings(**{key: table[key] for key in _LATENCY_KEYS if key in table}),
+            **{key: table[key] for key in _DIFF_KEYS if key in table},
+        )
+
+
+_JUDGE_KEYS = ("fdr", "min_ratio", "min_share")
+_LATENCY_KEYS = ("tolerance", "floor_ms", "level")
+_DIFF_KEYS = ("max_unpaired", "max_failed")
+
 
 def load(path: Path | None) -> Config:
     """Read replay.toml; with `None`, the one in the current directory if there is one."""
@@ -127,7 +151,7 @@ def _config(path: Path, data: dict[str, Any]) -> Config:
         path=path,
         routes=_routes(path, data.get("routes", [])),
         run=_run_table(path, _table(path, data, "run")),
-        diff=_table(path, data, "diff"),
+        diff=_diff_table(path, _table(path, data, "diff")),
     )
 
 
@@ -169,3 +193,24 @@ def _run_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     except (UsageError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: [run]: {error}") from None
     return settings
+
+
+def _diff_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    numbers = {*_JUDGE_KEYS, *_LATENCY_KEYS, *_DIFF_KEYS}
+    for key, value in table.items():
+        if key not in {*numbers, "rule", "ignore_headers"}:
+            known = ", ".join(sorted({*numbers, "ignore_headers"}))
+            raise ConfigError(f"{path}: [diff] has no key {key!r}; known are {known} and [[diff.rule]]")
+        if key in numbers and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+            raise ConfigError(f"{path}: [diff] {key} = {value!r} must be a number, not negative")
+    names = table.get("ignore_headers", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: [diff] ignore_headers must be a list of header names")
+    rules = table.get("rule", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise ConfigError(f"{path}: rules are tables of their own: write [[diff.rule]]")
+    try:
+        compile_rules(rules)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return table
