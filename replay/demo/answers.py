@@ -284,7 +284,8 @@ def _order_id(session: Session) -> str:
     order under the same number). Numbers may repeat between sessions; each sees its own orders only.
     """
     content = repr((len(session.orders), sorted(session.cart.items())))
-    return blake2b(content.encode(), digest_size=8).hexdigest()
+    number = int.from_bytes(blake2b(content.encode(), digest_size=8).digest(), "big")
+    return f"A-{number % 10**9:09d}"
 
 
 def _cart(call: Call, session: Session) -> Json:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gzip
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -149,9 +151,17 @@ async def _main(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if options.until_eof:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _stop_at_eof, stop)
     build = BUILDS[options.build]()
     shop = Shop(build, Random(options.seed), trust_tokens=options.trust_tokens, started=time.time())
     await Server(shop).serve(options.host, options.port, stop, _say_port)
+
+
+def _stop_at_eof(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()
 
 
 def _say_port(port: int) -> None:
@@ -165,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 lets the system choose")
     parser.add_argument("--build", choices=sorted(BUILDS), default="old")
     parser.add_argument("--trust-tokens", action="store_true", help="any token opens a session (for staging)")
+    parser.add_argument("--until-eof", action="store_true", help="stop at the end of standard input, too")
     parser.add_argument("--seed", type=int, help="for the noise; left out, it is different in every run")
     asyncio.run(_main(parser.parse_args(arguments)))
 

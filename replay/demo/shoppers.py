@@ -147,9 +147,11 @@ class Shopper:
     async def shop(self) -> None:
         """All visits, the first one beginning somewhere in the first second."""
         await asyncio.sleep(self._random.random())
-        for _ in range(self._crowd.visits):
-            await self._visit()
-        await self._connection.close()
+        try:
+            for _ in range(self._crowd.visits):
+                await self._visit()
+        finally:
+            await self._connection.close()
 
     async def _visit(self) -> None:
         await self._ask("GET", "/")
@@ -206,13 +208,13 @@ class Shopper:
 async def go_shopping(host: str, port: int, crowd: Crowd) -> Tally:
     """Send the whole crowd to the shop at `host:port`, with a load balancer's probe beside it."""
     tally = Tally()
-    probe = asyncio.create_task(_probe(Connection(host, port, "probe/1.4 (balancer)", tally)))
+    over = asyncio.Event()
+    probe = asyncio.create_task(_probe(Connection(host, port, "probe/1.4 (balancer)", tally), over))
     try:
         await asyncio.gather(*(shopper.shop() for shopper in _arrive(host, port, crowd, tally)))
     finally:
-        probe.cancel()
-        with suppress(asyncio.CancelledError):
-            await probe
+        over.set()
+        await probe
     return tally
 
 
@@ -223,10 +225,9 @@ def _arrive(host: str, port: int, crowd: Crowd, tally: Tally) -> Iterator[Shoppe
         yield Shopper(number, crowd, Connection(host, port, agent, tally), browser)
 
 
-async def _probe(connection: Connection) -> None:
-    try:
-        while True:
-            await connection.ask("GET", "/health")
-            await asyncio.sleep(_PROBE_SECONDS)
-    finally:
-        await connection.close()
+async def _probe(connection: Connection, over: asyncio.Event) -> None:
+    while not over.is_set():
+        await connection.ask("GET", "/health")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), _PROBE_SECONDS)
+    await connection.close()

@@ -100,19 +100,28 @@ def test_a_head_is_parsed() -> None:
 @pytest.fixture
 def shop_process() -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "replay.demo.shop", "--port", "0", "--build", "new", "--trust-tokens"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--until-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        stream.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, None])
 def test_as_a_process_it_says_its_port_and_ends_cleanly(
-    shop_process: subprocess.Popen[str], number: signal.Signals
+    shop_process: subprocess.Popen[str], number: signal.Signals | None
 ) -> None:
+    assert shop_process.stdin is not None
     assert shop_process.stdout is not None
     port = int(shop_process.stdout.readline())
     with urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
         assert json.load(answer)["status"] == "ok"
-    shop_process.send_signal(number)
+    if number is None:
+        shop_process.stdin.close()  # its parent has gone
+    else:
+        shop_process.send_signal(number)
     assert shop_process.wait(timeout=10) == 0

@@ -1,0 +1,169 @@
+"""The whole job, on a shop of its own: record, replay to two builds, compare, and hold the answer to account.
+
+The shop's old build stands for production: a real mitmproxy records what a crowd of shoppers does there. The
+recording goes to the old build, to the old build again (what differs between those two is noise) and to the
+new one, which breaks what `builds.PLANTED` lists. Then the report is compared with that list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from replay.config import RunSettings
+from replay.demo.builds import PLANTED
+from replay.demo.children import shop
+from replay.demo.conclusion import conclusion
+from replay.demo.shoppers import Crowd, Tally, go_shopping
+from replay.demo.verify import Verdict, verify
+from replay.errors import InputError, ReplayError
+from replay.findings import Report
+from replay.report import json_
+from replay.verbs.capture import CaptureProcess, CaptureSettings
+from replay.verbs.diff import diff_runs
+from replay.verbs.inspecting import inspect
+from replay.verbs.run import RunSummary, replay_run
+
+Say = Callable[[str], None]
+
+RUNS = (("old", "old"), ("old-again", "old"), ("new", "new"))
+"""The runs by the names of their directories, and the build that each goes to."""
+
+MADE_HERE = frozenset({"capture", "key", "replay.toml", "report.json", *(name for name, _ in RUNS)})
+"""What a demonstration leaves in its directory: all that the next one may take away."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOutcome:
+    """What came of the demonstration; `text` is what to print at the end."""
+
+    verdict: Verdict
+    report: Report
+    seconds: float
+    text: str
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.verdict.held else 1
+
+
+def run_demo(workdir: Path, say: Say, crowd: Crowd | None = None, speed: float = 2.0) -> DemoOutcome:
+    """Do the whole job below `workdir`; `say` gets a line or two for each step.
+
+    What an earlier demonstration left in `workdir` is replaced. Raises `ReplayError` where a step cannot be
+    done, and `KeyboardInterrupt` on SIGINT and SIGTERM; either way no child process stays behind.
+    """
+    began = time.monotonic()
+    with _terminable():
+        prepare(workdir)
+        say(
+            f"1/5 record: a shop (old build), mitmproxy before it, a crowd of shoppers → {workdir / 'capture'}"
+        )
+        say(f"    {record(workdir, crowd or Crowd(), say)}")
+        for step, (name, build) in enumerate(RUNS, 2):
+            again = ", again: what differs now is noise" if name == "old-again" else ""
+            say(f"{step}/5 replay to the {build} build{again} → {workdir / name}")
+            say(f"    {replay(workdir / 'capture', build, workdir / name, speed)}")
+        say(f"5/5 compare → {workdir / 'report.json'}")
+        report = compare(workdir)
+    verdict = verify(report, PLANTED)
+    seconds = time.monotonic() - began
+    return DemoOutcome(verdict, report, seconds, conclusion(report, verdict, workdir, seconds))
+
+
+def prepare(workdir: Path) -> None:
+    """Make the directory, or clear it of an earlier demonstration. `InputError` where it holds other things."""
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir} is a file: name a directory for the demonstration")
+    workdir.mkdir(parents=True, exist_ok=True)
+    others = sorted(path.name for path in workdir.iterdir() if path.name not in MADE_HERE)
+    if others:
+        raise InputError(
+            f"{workdir} holds other things ({others[0]}): name a new directory for the demonstration"
+        )
+    for path in workdir.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # A replay.toml that happens to lie around is about another service.
+    (workdir / "replay.toml").write_text("# The demonstration works without settings.\n", encoding="utf-8")
+
+
+def record(workdir: Path, crowd: Crowd, say: Say) -> str:
+    """Send the crowd to the old build and capture what it does; says what was recorded.
+
+    `ReplayError` where shoppers went unanswered, or not all they did is in the capture.
+    """
+    began = time.monotonic()
+    with shop("old") as upstream:
+        settings = CaptureSettings(
+            out=workdir / "capture",
+            upstream=upstream,
+            listen="127.0.0.1:0",
+            key_file=workdir / "key",
+            config=workdir / "replay.toml",
+        )
+        tally, books = _record(CaptureProcess(settings), crowd, say)
+    if tally.lost or books["written"] != tally.requests:
+        raise ReplayError(
+            f"of {tally.requests:,} requests {tally.lost:,} got no answer and {books['written']:,} were recorded:"
+            " the machine may be too busy for a demonstration, try again"
+        )
+    seconds = time.monotonic() - began
+    return f"{tally.requests:,} requests recorded, a health check's among them, in {seconds:.0f} s"
+
+
+def _record(capture: CaptureProcess, crowd: Crowd, say: Say) -> tuple[Tally, dict[str, int]]:
+    try:
+        host, port = capture.start()
+        say(f"    {crowd.shoppers} shoppers come to http://{host}:{port}")
+        tally = asyncio.run(go_shopping(host, port, crowd))
+    except BaseException:
+        # Also when it had only half begun; and what ended it all is what to report.
+        with suppress(ReplayError):
+            capture.__exit__()
+        raise
+    return tally, capture.stop().books
+
+
+def replay(capture: Path, build: str, out: Path, speed: float) -> str:
+    """Replay the capture to a freshly started build; says how it went."""
+    with shop(build, trust_tokens=True) as target:
+        summary = replay_run(capture, target, out, RunSettings(speed=speed))
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    return _books(summary)
+
+
+def _books(summary: RunSummary) -> str:
+    books = summary.books
+    lag_ms = inspect(summary.out).lag_ns["p99"] / 1e6
+    return (
+        f"{books['sent']:,} of {books['planned']:,} requests sent when they were due (99 % within {lag_ms:.1f} ms),"
+        f" {books['answered']:,} answered"
+    )
+
+
+def compare(workdir: Path) -> Report:
+    """Compare the runs, and keep the report for programs beside them."""
+    report = diff_runs(workdir / "old", workdir / "new", control=workdir / "old-again")
+    (workdir / "report.json").write_text(json_.render(report), encoding="utf-8")
+    return report
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is a Ctrl-C meanwhile, so that it too leaves no child behind; where that can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

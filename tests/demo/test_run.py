@@ -1,0 +1,121 @@
+"""The whole job, small: a real proxy, real replays, a real comparison; and what Ctrl-C leaves behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from replay.demo.builds import PLANTED
+from replay.demo.run import MADE_HERE, prepare, run_demo
+from replay.demo.shoppers import Crowd
+from replay.errors import InputError
+from replay.store.reader import Dataset
+
+SMALL = Crowd(shoppers=20, visits=3, think=0.05)
+
+
+def test_it_finds_what_was_planted_and_nothing_else(tmp_path: Path) -> None:
+    lines: list[str] = []
+    outcome = run_demo(tmp_path / "demo", lines.append, SMALL, speed=1.5)
+    # On a machine that other tests keep busy, something else may truly have been slower for a while.
+    invented = [sign for sign in outcome.verdict.unexpected if sign.kind != "slower"]
+    assert (outcome.verdict.missing, invented) == ((), [])
+    assert outcome.verdict.found == PLANTED
+    assert outcome.text.count("found ") >= len(PLANTED)
+    assert [line[:3] for line in lines if not line.startswith(" ")] == [f"{step}/5" for step in range(1, 6)]
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == MADE_HERE
+    counts = {Dataset.open(tmp_path / "demo" / name).count for name in ("capture", "old", "old-again", "new")}
+    assert len(counts) == 1
+
+
+def test_a_directory_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    (tmp_path / "capture").mkdir()
+    with pytest.raises(InputError, match=r"holds other things \(thesis.txt\)"):
+        prepare(tmp_path)
+    assert (tmp_path / "capture").is_dir()
+    with pytest.raises(InputError, match="is a file"):
+        prepare(tmp_path / "thesis.txt")
+
+
+def test_an_earlier_demonstration_is_replaced(tmp_path: Path) -> None:
+    prepare(tmp_path / "demo")
+    (tmp_path / "demo" / "old").mkdir()
+    (tmp_path / "demo" / "old" / "part-1.parquet").touch()
+    prepare(tmp_path / "demo")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["replay.toml"]
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from replay.demo.run import run_demo
+try:
+    run_demo(Path(sys.argv[1]), lambda line: print(line, flush=True))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [("1/5", signal.SIGINT), ("    40 shoppers", signal.SIGINT), ("2/5", signal.SIGTERM)]
+)
+def test_an_interrupted_demonstration_leaves_no_process(
+    tmp_path: Path, step: str, number: signal.Signals
+) -> None:
+    mark = f"DEMONSTRATION={uuid.uuid4()}"
+    name, _, value = mark.partition("=")
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "demo")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, name: value},
+    )
+    try:
+        assert program.stdout is not None
+        for line in program.stdout:
+            if line.startswith(step):
+                break
+        program.send_signal(number)
+        program.communicate(timeout=60)
+        assert program.returncode == 130
+        assert [process for process in processes_with(mark) if not ends(process)] == []
+    finally:
+        program.kill()
+        for process in processes_with(mark):
+            os.kill(process, signal.SIGKILL)
+        program.communicate()
+
+
+def processes_with(mark: str) -> list[int]:
+    """The processes that inherited this entry of the environment: the program's children and theirs."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                environment = (process / "environ").read_bytes()
+            except OSError:
+                continue  # gone, or somebody else's
+            if mark.encode() in environment.split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def ends(process: int) -> bool:
+    """Whether the process ends within a while: the end of its standard input reaches it after our exit."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], 20)[0])
+    finally:
+        os.close(descriptor)
