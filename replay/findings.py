@@ -168,3 +168,39 @@ class Report:
     def judged(self, judgement: str) -> tuple[Finding, ...]:
         """The findings judged so, in the report's order."""
         return tuple(finding for finding in self.findings if finding.judgement == judgement)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One measure of how faithful a run was, held against its limit; `advice` says what to change."""
+
+    name: str
+    value: float | None
+    limit: float
+    unit: str
+    held: bool
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How faithfully a run drove its capture.
+
+    `curve` has a point for each step of the run: its instant in seconds, and requests per second as the
+    schedule wanted and as they were sent. `lag_ns` holds quantiles of the generator's own lateness.
+    """
+
+    run: str
+    checks: tuple[Check, ...]
+    curve: tuple[tuple[float, float, float], ...]
+    lag_ns: Mapping[str, float]
+
+    @property
+    def faithful(self) -> bool:
+        """Whether every check held: a run that was not faithful neither passes nor fails."""
+        return all(check.held for check in self.checks)
+
+    @property
+    def breaches(self) -> tuple[Check, ...]:
+        """The checks that did not hold."""
+        return tuple(check for check in self.checks if not check.held)
