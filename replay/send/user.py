@@ -19,6 +19,7 @@ from typing import Any
 
 import gevent
 from locust import LoadTestShape, User, events
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
@@ -130,6 +131,9 @@ def _checked(options: Any, host: str | None) -> tuple[Target, RunSettings]:
 
 
 def _end(environment: Any) -> None:
+    if environment.parsed_options.csv_prefix:
+        # Locust writes its CSV files once a second and not at the end: the last figures would be missing.
+        gevent.sleep(2 * CSV_STATS_INTERVAL_SEC)
     shape = environment.shape_class
     if shape is not None:
         shape.over = True

@@ -25,6 +25,8 @@ from replay.send.source import Source
 from replay.send.target import resolve
 
 _PROGRESS_S = 0.25
+# From "ready" to the first arrival's earliest instant: the collector's last round takes part of it.
+_LEAD_NS = 250_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,8 @@ class Worker:
                 Order(job.capture, job.settings, job.target.authority, job.share, job.shares)
             )
             self._source.wait_ready()
-            start = monotonic_ns()
-            started_at = time.time_ns()
+            start = monotonic_ns() + _LEAD_NS
+            started_at = time.time_ns() + _LEAD_NS
             self._recorder = Recorder(job.out, job.name, start, self._fire)
             self._pump = Pump(
                 endpoint,
