@@ -10,28 +10,33 @@ clean findings. Pairing matters: Fisher's test on two rates would ask of a wrong
 stand out from the spread among products; here each exchange is its own yardstick. Exchanges in which all
 three differ (a timestamp) say nothing and weigh nothing.
 
-**Few requests, loud differences.** With n requests to an endpoint p is at best 3^-n. For errors, statuses and
-shapes that hit (nearly) every request of an endpoint whose old build was steady, the noise of their group
-over the whole run is the second yardstick, taken twice, and the larger p counts: Fisher's exact test
-(hypergeometric tail; Fisher 1935) of this endpoint's count against all flakes of the group in both old runs,
-as if flakes fell anywhere alike; and the chance of this count at a place drawn from those of the run that
-ever differed in this way, each at its own rate (empirical Bayes; Robbins 1956), as flakes do not fall anywhere
-alike. The result and the sign test's p are combined by Bonferroni (twice the smaller).
+**The company it keeps.** With n requests to an endpoint p is at best 3^-n, and one request in a hundred that
+goes wrong is too few for it. But places are not alone: those of its group (outcomes, shapes, values) that ever
+differed in this run show how places flake here. p is then the chance that a place drawn from among them, at
+the rate its old runs showed, makes the candidate odd this often and no old run ever: the mean of
+beta-binomial predictive tails with Jeffreys' prior (empirical Bayes; Robbins 1956; Gelman et al., Bayesian
+Data Analysis, 5.3). It is asked only where the old build was steady. A run whose old build never fails makes
+three errors out of three loud; a run full of flakes does not. This p and the sign test's are combined by
+Bonferroni (twice the smaller).
 
 **Many fields.** Benjamini-Hochberg (1995, J. R. Stat. Soc. B 57:289) keeps the expected share of false
-regressions below `fdr`. Its p-values are weighted, errors and shapes before values, and places where the old
-build was steady before those where it was not (Genovese, Roeder and
+regressions below `fdr`. Its p-values are weighted, errors and shapes before values (Genovese, Roeder and
 Wasserman 2006, Biometrika 93:509). Hypotheses whose p could not have been at most `fdr` whichever build had
 been the odd one are not counted among those tested (the idea of Tarone 1990, Biometrics 46:515: how often any
-was odd does not depend on which): timestamps and single flakes do not make a wrong price harder to see.
+was odd does not depend on which): timestamps and single flakes do not make a wrong price harder to see. Places that seldom differ, by the same count, are one family of tests
+and those that often do another, each with its own control (Efron 2008, Ann. Appl. Stat. 2:197).
+
+**Unsteady places.** Where the old build disagreed with itself, p counts ten times: the three runs are not made
+at one instant, and what drifts with the time of day or the state of a cache is no longer quite exchangeable.
 
 **Effect, not only significance.** A regression must also be odd `min_ratio` times as often as either old run,
-in `min_share` of the exchanges, at least twice, and not in one session only where there were many: one failed
+in `min_share` of the exchanges, five times at the least (fewer where it hits most requests), and not in one session only where there were many: one failed
 login is one event, however many requests follow from it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, lgamma, log
@@ -50,10 +55,13 @@ GROUPS: Mapping[str, str] = {
     "unexplained": "value",
 }
 
-_WEIGHTS = {"outcome": 4.0, "shape": 2.0, "value": 1.0}
-_UNSTEADY = 0.05
-_LOUD = {"outcome": (2, 0.5), "shape": (3, 0.9)}
-"""Group → how often, and in which share of an endpoint's exchanges, a difference is loud."""
+_WEIGHTS = {"outcome": 2.0, "shape": 1.5, "value": 1.0}
+_UNSTEADY = 10.0
+_SELDOM = 25
+
+_ENOUGH = 5
+_ENOUGH_LOUD = {"outcome": 2, "shape": 3, "value": 4}
+"""How often a difference must be seen at least, whatever its p; and in half of an endpoint's exchanges."""
 
 _MANY_SESSIONS = 8
 _CHANCE = 1 / 3
@@ -106,19 +114,29 @@ def judge(counts: Sequence[Counts], trios: int, settings: JudgeSettings) -> list
     `counts` are all there are, those in which only the control differs too; `trios` counts the exchanges of
     the whole run with all three answers.
     """
-    groups = {group: [count for count in counts if GROUPS[count.kind] == group] for group in _WEIGHTS}
-    loud = [_loud_p(count, groups[GROUPS[count.kind]], trios) for count in counts]
+    company = _Company(counts, trios)
+    near = [company.p(count) for count in counts]
     ps = [
-        min(1.0, 2 * min(sign_p(count), p)) if p < 1 else sign_p(count)
-        for count, p in zip(counts, loud, strict=True)
+        min(sign_p(count), 2 * p) if p < 1 else sign_p(count) for count, p in zip(counts, near, strict=True)
     ]
     least = [
         min(_CHANCE ** (count.odd_candidate + count.odd_old), p)
-        for count, p in zip(counts, loud, strict=True)
+        for count, p in zip(counts, near, strict=True)
     ]
-    weights = [_WEIGHTS[GROUPS[count.kind]] * (1.0 if count.steady else _UNSTEADY) for count in counts]
-    qs = adjusted(ps, least, weights, settings.fdr)
+    weights = [_WEIGHTS[GROUPS[count.kind]] for count in counts]
+    ps = [p if count.steady else min(1.0, _UNSTEADY * p) for count, p in zip(counts, ps, strict=True)]
+    qs = [1.0] * len(counts)
+    for family in _families(counts):
+        found = adjusted(*([values[i] for i in family] for values in (ps, least, weights)), settings.fdr)
+        for i, q in zip(family, found, strict=True):
+            qs[i] = q
     return [_judged(count, p, q, settings) for count, p, q in zip(counts, ps, qs, strict=True)]
+
+
+def _families(counts: Sequence[Counts]) -> list[list[int]]:
+    """Places that seldom differ apart from those that often do: see the module's head."""
+    odd = [count.odd_candidate + count.odd_old for count in counts]
+    return [[i for i, n in enumerate(odd) if n <= _SELDOM], [i for i, n in enumerate(odd) if n > _SELDOM]]
 
 
 def judge_without_control(counts: Iterable[Counts]) -> list[Judgement]:
@@ -149,8 +167,9 @@ def _judged(count: Counts, p: float, q: float, settings: JudgeSettings) -> Judge
 def _weakness(count: Counts, settings: JudgeSettings) -> str:
     """Why a significant count is no regression yet; empty if it is one."""
     old = max(count.odd_control, count.odd_baseline)
-    if count.odd_candidate < 2:
-        return "seen once"
+    loud = 2 * count.odd_candidate >= count.trios
+    if count.odd_candidate < (_ENOUGH_LOUD[GROUPS[count.kind]] if loud else _ENOUGH):
+        return "too few to tell"
     if count.odd_candidate < settings.min_ratio * old:
         return "hardly oftener than in the old build"
     if (count.odd_candidate - old) / count.trios < settings.min_share:
@@ -175,24 +194,50 @@ def sign_p(count: Counts) -> float:
     return binomial_tail(count.odd_candidate, count.odd_candidate + count.odd_old, _CHANCE)
 
 
-def _loud_p(count: Counts, group: Sequence[Counts], trios: int) -> float:
-    """The p against the noise of the whole group where a difference is loud and the old build steady, else 1."""
-    least, share = _LOUD.get(GROUPS[count.kind], (0, 2.0))
-    if not count.steady or count.odd_candidate < least or count.odd_candidate < share * count.trios:
-        return 1.0
-    flakes = min(2 * trios, sum(other.odd_old for other in group))
-    marked, answers = count.odd_candidate + flakes, count.trios + 2 * trios
-    anywhere = hypergeometric_tail(count.odd_candidate, count.trios, marked, answers)
-    others = [other for other in group if other is not count and other.trios]
-    if not others:
-        return anywhere
-    somewhere = sum(binomial_tail(count.odd_candidate, count.trios, _flake_rate(other)) for other in others)
-    return max(anywhere, somewhere / len(others))
+class _Company:
+    """How places flake in this run, group by group, and what a steady place's count is worth beside them."""
+
+    def __init__(self, counts: Sequence[Counts], trios: int) -> None:
+        self._of: dict[str, Counter[tuple[int, int]]] = {group: Counter() for group in _WEIGHTS}
+        for count in counts:
+            # A clock differs among all three: it says nothing of how often one alone is odd.
+            if count.trios and 2 * (count.control_differing - count.odd_old) < count.trios:
+                self._of[GROUPS[count.kind]][_coarse(count.odd_old), _coarse(count.trios)] += 1
+        for group, places in self._of.items():
+            flakes = sum(odd * number for (odd, _), number in places.items())
+            places[_coarse(min(flakes, 2 * trios)), _coarse(trios)] += 1
+        self._known: dict[tuple[str, int, int], float] = {}
+
+    def p(self, count: Counts) -> float:
+        """The chance of this count, or a larger one, beside no flake of an old run; 1 where it is not asked."""
+        if not count.steady or not count.odd_candidate:
+            return 1.0
+        key = (GROUPS[count.kind], count.odd_candidate, count.trios)
+        if key not in self._known:
+            places = self._of[key[0]]
+            total = sum(number * _predictive(odd, n, *key[1:]) for (odd, n), number in places.items())
+            self._known[key] = total / places.total()
+        return self._known[key]
 
 
-def _flake_rate(count: Counts) -> float:
-    """How often one old run alone is odd at a place, with half a flake more than seen (Jeffreys' prior)."""
-    return (count.odd_old + 0.5) / (2 * count.trios + 1)
+def _coarse(number: int) -> int:
+    """Two significant digits: few distinct places, whatever their number."""
+    step = 10 ** max(0, len(str(number)) - 2)
+    return number // step * step
+
+
+def _predictive(odd: int, trios: int, k: int, n: int) -> float:
+    """P(the candidate odd in >= k of n exchanges, no old run in any) where 2 * trios old answers had `odd`.
+
+    An exchange with an odd one out has one only; in each of the others there were three that might have been.
+    """
+    a, b = odd + 0.5, max(0, 2 * trios - odd) + 0.5
+    whole = _log_beta(a, b)
+    return _sum(_log_choose(n, i) + _log_beta(a + i, b + 3 * (n - i)) - whole for i in range(k, n + 1))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
 
 
 def binomial_tail(k: int, n: int, chance: float) -> float:
@@ -202,18 +247,6 @@ def binomial_tail(k: int, n: int, chance: float) -> float:
     if k <= n * chance:  # the longer tail: one minus the shorter
         return max(0.0, 1.0 - _sum(_log_binomial(i, n, chance) for i in range(k - 1, -1, -1)))
     return min(1.0, _sum(_log_binomial(i, n, chance) for i in range(k, n + 1)))
-
-
-def hypergeometric_tail(k: int, draws: int, marked: int, total: int) -> float:
-    """P(X >= k) for X marked among `draws` out of `total`, `marked` in all: Fisher's one-sided p."""
-    if k <= max(0, draws + marked - total):
-        return 1.0
-    whole = _log_choose(total, draws)
-    most = min(draws, marked)
-    terms = (
-        _log_choose(marked, i) + _log_choose(total - marked, draws - i) - whole for i in range(k, most + 1)
-    )
-    return min(1.0, sum(map(exp, terms)))
 
 
 def _log_binomial(i: int, n: int, chance: float) -> float:
