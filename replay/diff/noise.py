@@ -23,15 +23,16 @@ Bonferroni (twice the smaller).
 regressions below `fdr`. Its p-values are weighted, errors and shapes before values (Genovese, Roeder and
 Wasserman 2006, Biometrika 93:509). Hypotheses whose p could not have been at most `fdr` whichever build had
 been the odd one are not counted among those tested (the idea of Tarone 1990, Biometrics 46:515: how often any
-was odd does not depend on which): timestamps and single flakes do not make a wrong price harder to see. Places that seldom differ, by the same count, are one family of tests
-and those that often do another, each with its own control (Efron 2008, Ann. Appl. Stat. 2:197).
+was odd does not depend on which): timestamps and single flakes do not make a wrong price harder to see. Places
+that seldom differ, by the same count, are one family of tests and those that often do another, each with its
+own control (Efron 2008, Ann. Appl. Stat. 2:197).
 
 **Unsteady places.** Where the old build disagreed with itself, p counts ten times: the three runs are not made
 at one instant, and what drifts with the time of day or the state of a cache is no longer quite exchangeable.
 
 **Effect, not only significance.** A regression must also be odd `min_ratio` times as often as either old run,
-in `min_share` of the exchanges, five times at the least (fewer where it hits most requests), and not in one session only where there were many: one failed
-login is one event, however many requests follow from it.
+in `min_share` of the exchanges, five times at the least (fewer where it hits most requests), and not in one
+session only where there were many: one failed login is one event, however many requests follow from it.
 """
 
 from __future__ import annotations
@@ -116,19 +117,16 @@ def judge(counts: Sequence[Counts], trios: int, settings: JudgeSettings) -> list
     """
     company = _Company(counts, trios)
     near = [company.p(count) for count in counts]
-    ps = [
-        min(sign_p(count), 2 * p) if p < 1 else sign_p(count) for count, p in zip(counts, near, strict=True)
-    ]
+    ps = [_p_value(count, p) for count, p in zip(counts, near, strict=True)]
     least = [
         min(_CHANCE ** (count.odd_candidate + count.odd_old), p)
         for count, p in zip(counts, near, strict=True)
     ]
     weights = [_WEIGHTS[GROUPS[count.kind]] for count in counts]
-    ps = [p if count.steady else min(1.0, _UNSTEADY * p) for count, p in zip(counts, ps, strict=True)]
     qs = [1.0] * len(counts)
     for family in _families(counts):
-        found = adjusted(*([values[i] for i in family] for values in (ps, least, weights)), settings.fdr)
-        for i, q in zip(family, found, strict=True):
+        p, attainable, weight = ([values[i] for i in family] for values in (ps, least, weights))
+        for i, q in zip(family, adjusted(p, attainable, weight, settings.fdr), strict=True):
             qs[i] = q
     return [_judged(count, p, q, settings) for count, p, q in zip(counts, ps, qs, strict=True)]
 
@@ -189,6 +187,12 @@ def _measure(count: Counts) -> str:
 # Tests.
 
 
+def _p_value(count: Counts, near: float) -> float:
+    if not count.steady:
+        return min(1.0, _UNSTEADY * sign_p(count))
+    return min(1.0, 2 * min(sign_p(count), near))
+
+
 def sign_p(count: Counts) -> float:
     """P(the candidate is odd this often or oftener | how often any was odd)."""
     return binomial_tail(count.odd_candidate, count.odd_candidate + count.odd_old, _CHANCE)
@@ -203,7 +207,7 @@ class _Company:
             # A clock differs among all three: it says nothing of how often one alone is odd.
             if count.trios and 2 * (count.control_differing - count.odd_old) < count.trios:
                 self._of[GROUPS[count.kind]][_coarse(count.odd_old), _coarse(count.trios)] += 1
-        for group, places in self._of.items():
+        for places in self._of.values():
             flakes = sum(odd * number for (odd, _), number in places.items())
             places[_coarse(min(flakes, 2 * trios)), _coarse(trios)] += 1
         self._known: dict[tuple[str, int, int], float] = {}
@@ -222,7 +226,7 @@ class _Company:
 
 def _coarse(number: int) -> int:
     """Two significant digits: few distinct places, whatever their number."""
-    step = 10 ** max(0, len(str(number)) - 2)
+    step = int(10 ** max(0, len(str(number)) - 2))
     return number // step * step
 
 
