@@ -165,6 +165,26 @@ def diff(
 
 
 @app.command()
+def show(
+    exchange_id: Annotated[str, typer.Argument(metavar="ID", help="an exchange's id, or its beginning")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs; the first is compared with")],
+    capture: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where the request is, if the capture has moved")
+    ] = None,
+    lap: Annotated[int, typer.Option(help="of a looped run: the pass, counted from 0")] = 0,
+    config: ConfigOption = None,
+) -> None:
+    """Show one exchange: the request, each build's answer side by side, and a curl line."""
+    from replay import config as configuration
+    from replay.report.exchange import render
+    from replay.verbs.showing import show as look_up
+
+    settings = configuration.load(config).diff_settings().compare
+    shown = look_up(exchange_id, runs, settings=settings, capture=capture, lap=lap)
+    _print(render(shown, _width(), _color()))
+
+
+@app.command()
 def inspect(
     dataset: Annotated[Path, typer.Argument(metavar="DIR", help="a capture or a run")],
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
