@@ -55,12 +55,21 @@ Unordered = Callable[[str], bool]
 
 def body_differences(left: Lifted, right: Lifted, unordered: Unordered | None = None) -> list[Difference]:
     """Where two bodies differ; the same form or not."""
-    if left.canonical is not None and left.canonical == right.canonical:
-        return []
     if left.form != right.form:
         return [Difference("$", "type", _outline(left), _outline(right))]
     plain = left.canonical is not None and right.canonical is not None
+    if plain and _equal(left, right):
+        return []
     return tree_differences(left.tree, right.tree, plain=plain, unordered=unordered)
+
+
+def _equal(left: Lifted, right: Lifted) -> bool:
+    """Whether two trees are equal, the order of keys aside; asks orjson, which takes 1 for neither 1.0 nor true."""
+    if left.canonical == right.canonical:
+        return True
+    if len(left.canonical or b"") != len(right.canonical or b""):
+        return False
+    return _dumps(left.tree, option=orjson.OPT_SORT_KEYS) == _dumps(right.tree, option=orjson.OPT_SORT_KEYS)
 
 
 def _outline(body: Lifted) -> str:

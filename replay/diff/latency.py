@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from replay.diff.answers import Answer
 from replay.diff.noise import binomial_tail
@@ -139,22 +140,28 @@ def value_at(ordered: Sequence[float], quantile: float) -> float:
 
 def interval(ordered: Sequence[float], quantile: float, error: float) -> tuple[float | None, float | None]:
     """Bounds of a quantile that hold with probability 1 - error; `None` where there are too few values."""
-    n = len(ordered)
-    # The quantile lies below the (i+1)th value if more than i values could lie below it, and so on: the ranks
-    # are the binomial's own quantiles, found by bisection as its tail falls with the rank.
+    lower, upper = _ranks(len(ordered), quantile, error)
+    return (
+        ordered[lower - 1] if lower >= 1 else None,
+        ordered[upper - 1] if upper <= len(ordered) else None,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _ranks(n: int, quantile: float, error: float) -> tuple[int, int]:
+    """The largest rank that lies above the quantile, and the smallest below, with chance error / 2 at most.
+
+    With B values below the quantile, B binomial(n, quantile), rank i lies above it if B < i, below if B >= i.
+    """
+    lower = _last(lambda rank: 1.0 - binomial_tail(rank, n, quantile) <= error / 2, n)
+    upper = _last(lambda rank: binomial_tail(rank, n, quantile) > error / 2, n) + 1
+    return lower, upper
+
+
+def _last(holds: Callable[[int], bool], n: int) -> int:
+    """The last rank of 0..n for which a condition holds that holds up to some rank and no further."""
     low, high = 0, n + 1
     while high - low > 1:
         middle = (low + high) // 2
-        if 1.0 - binomial_tail(middle, n, quantile) <= error / 2:
-            low = middle
-        else:
-            high = middle
-    lower = low
-    low, high = 0, n + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if binomial_tail(middle, n, quantile) <= error / 2:
-            high = middle
-        else:
-            low = middle
-    return (ordered[lower - 1] if lower >= 1 else None), (ordered[high - 1] if high <= n else None)
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

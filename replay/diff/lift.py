@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -32,9 +33,9 @@ MAX_DECODED = 32 << 20
 class Lifted:
     """A body as a tree.
 
-    `form` names what it is (json, ndjson, form, text, binary, empty). `canonical` is a serialisation that
-    is equal for equal trees, where that was cheap to have: equal canonicals mean equal trees, unequal ones
-    mean nothing. `notes` say what could not be taken as it claimed to be. In trees a tuple holds the values
+    `form` names what it is (json, ndjson, form, text, binary, empty). `canonical` is the tree written again
+    where orjson can do so without loss: equal ones mean equal trees, unequal ones mean nothing, as keys may
+    come in another order. `notes` say what could not be taken as it claimed to be. In trees a tuple holds the values
     of a key that came more than once.
     """
 
@@ -81,6 +82,7 @@ def _claims(headers: Sequence[Header]) -> tuple[str, str]:
     return kind, encodings
 
 
+@lru_cache(maxsize=256)
 def media_type(content_type: str) -> tuple[str, str]:
     """Media type in lower case and charset (empty: not said) of a Content-Type."""
     media, _, rest = content_type.partition(";")
@@ -255,8 +257,8 @@ def parse_json(body: bytes) -> tuple[Any, bytes | None]:
         tree = orjson.loads(body)
     except orjson.JSONDecodeError:
         return _parse_exactly(body), None
-    canonical = orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)
-    if _is_faithful(body, canonical):
+    canonical = orjson.dumps(tree)
+    if canonical == body or _is_faithful(body, canonical):
         return tree, canonical
     return _parse_exactly(body), None
 
