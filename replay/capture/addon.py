@@ -151,8 +151,13 @@ class CaptureAddon:
             logger.error("replay: the recorder is still writing after %d s; it goes on alone", _DONE_WITHIN)
             return
         books = _last_line(self._recorder)
-        self._tell({"event": "closed", "totals": self._totals(), "books": books})
-        logger.info("replay: %s", books or self._totals())
+        self._tell({"event": "closed" if books else "broken", "totals": self._totals(), "books": books})
+        if books is None:
+            logger.error(
+                "replay: the recorder did not end well; of what was seen it got a part: %s", self._totals()
+            )
+        else:
+            logger.info("replay: %s", books)
 
     def _begin(self) -> str | None:
         """Start the recorder; what is wrong, if it cannot record."""
@@ -187,7 +192,6 @@ class CaptureAddon:
         ctx.master.event_loop.call_soon_threadsafe(
             logger.error, "replay: the recorder is gone (%s): traffic goes on and is not recorded", reason
         )
-        self._tell({"event": "broken", "message": reason})
 
     def _tell(self, status: dict[str, Any]) -> None:
         descriptor = ctx.options.replay_status_fd

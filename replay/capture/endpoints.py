@@ -122,7 +122,7 @@ class Templater:
         given = []
         for name in _names(path):
             if node is not None and node.slugs and name not in node.children:
-                name = "{slug}"
+                name = name if _PLACEHOLDER.fullmatch(name) else "{slug}"
             given.append(name)
             node = node.children.get(name) if node is not None else None
         return f"{method} /{'/'.join(given)}"
@@ -137,6 +137,8 @@ class Templater:
         child = node.children.get(name)
         if child is not None:
             return child
+        if _PLACEHOLDER.fullmatch(name):
+            return self._child(node, name)
         if node.slugs or self._nodes >= _MOST_NODES:
             node.slugs = True
             return self._child(node, "{slug}")
@@ -191,7 +193,7 @@ def _names(path: str) -> Sequence[str]:
 
 def _name(segment: str) -> str:
     file = _FILE.fullmatch(segment)
-    if file and not segment.startswith("eyJ") and "@" not in segment:
+    if file and not segment.startswith("eyJ") and "@" not in unquote(segment):
         # A file keeps its extension, and its name save what is a number or a hash: main.{hash}.js
         parts = [classify(part) or part for part in file["stem"].split(".")]
         return ".".join(parts) + file["extension"]

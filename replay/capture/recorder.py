@@ -16,12 +16,10 @@ import json
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from typing import Any
 import msgpack
 
 from replay import config
-from replay.capture import frames
+from replay.capture import books, frames
 from replay.capture.endpoints import Templater
 from replay.capture.keys import load_key
 from replay.capture.redact import Policy, Redactor
@@ -37,10 +35,9 @@ from replay.capture.sampling import keep, session_id, session_key, weight
 from replay.errors import InputError, ReplayError
 from replay.model import Header, exchange_id
 from replay.store import metadata
-from replay.store.compact import compact, recover
+from replay.store.compact import compact
 from replay.store.journal import SEGMENT_BYTES, Journal
 
-KIND = "capture"
 _FLUSH_EVERY = 0.5
 _BOOKS_EVERY = 5.0
 _READ_BYTES = 1 << 20
@@ -63,49 +60,6 @@ class Settings:
     rotate_bytes: int = SEGMENT_BYTES
     rotate_seconds: float = 300.0
     source: dict[str, Any] = field(default_factory=dict)
-
-
-class Books:
-    """What became of everything that was seen."""
-
-    def __init__(self) -> None:
-        self.written = 0
-        self.sampled_out = 0
-        self.filtered = 0
-        self.failed = 0
-        self.truncated = 0
-        self._seen: int | None = None
-        self._dropped: dict[str, int] = {}
-        self._passed: dict[str, int] = {}
-
-    def hear(self, totals: Mapping[str, Any]) -> None:
-        """Totals from the proxy's side."""
-        self._seen = totals["seen"]
-        self._dropped = totals["dropped"]
-        self._passed = totals["passed"]
-
-    def totals(self) -> dict[str, Any]:
-        """The books, balanced; exchanges still under way in the proxy are not yet seen."""
-        dropped = sum(self._dropped.values())
-        accounted = self.written + self.sampled_out + self.filtered + self.failed + dropped
-        return {
-            "seen": accounted,
-            "written": self.written,
-            "sampled_out": self.sampled_out,
-            "filtered": self.filtered,
-            "dropped": dropped,
-            "failed": self.failed,
-            "truncated": self.truncated,
-            "dropped_by_reason": self._dropped,
-            "passed": self._passed,
-        }
-
-    def close(self) -> dict[str, Any]:
-        """The last books. What the proxy sent and the pipe did not deliver counts as dropped."""
-        lost = (self._seen or 0) - self.totals()["seen"]
-        if lost > 0:
-            self._dropped = {**self._dropped, "lost on the way": lost}
-        return self.totals()
 
 
 class Naming:
@@ -138,14 +92,14 @@ class Recorder:
         routes = config.load(Path(settings.config) if settings.config else None).routes
         self._redactor = Redactor(Policy(), self._key)
         self._naming = Naming(routes)
-        self._books = Books()
+        self._books = books.Books()
         self._writer = f"{time.time_ns():x}-{os.getpid():x}"
         self._pack = msgpack.Packer().pack
         self._count = int.from_bytes(os.urandom(6))
         self._unflushed = 0
         self._compaction: threading.Thread | None = None
         self._segment_since = time.monotonic()
-        self._told: dict[str, Any] = {}
+        self._account = books.new_account(settings.source)
         self._next_flush = self._next_books = time.monotonic()
         self._open_dataset()
         self._journal = Journal(self._directory, self._writer, segment_bytes=settings.rotate_bytes)
@@ -192,6 +146,7 @@ class Recorder:
         return bytes(self._pack(frame))
 
     def _redact(self, frame: list[Any], request_headers: list[Header]) -> None:
+        self._redactor.begin()
         target, headers, body = self._redactor.message(
             frame[frames.TARGET],
             request_headers,
@@ -232,10 +187,10 @@ class Recorder:
         self._journal.close()
         if self._compaction is not None:
             self._compaction.join()
-        compact(self._directory, KIND, refine=self._naming.refine)
-        books = self._books.close()
-        self._keep_books("closed", books)
-        return books
+        compact(self._directory, books.KIND, refine=self._naming.refine)
+        totals = self._books.close()
+        self._keep_books("closed", totals)
+        return totals
 
     def _compact_behind(self) -> None:
         running = self._compaction is not None and self._compaction.is_alive()
@@ -246,7 +201,7 @@ class Recorder:
 
     def _compact(self) -> None:
         try:
-            compact(self._directory, KIND, refine=self._naming.refine)
+            compact(self._directory, books.KIND, refine=self._naming.refine)
         except OSError as error:
             # The journal keeps the rows; they are compacted when there is room, or by whoever reads them.
             _complain(f"cannot write Parquet yet: {error.strerror}")
@@ -258,38 +213,19 @@ class Recorder:
         shared = {name: getattr(self._settings, name) for name in _SHARED}
         shared["redaction"] = {"policy": self._redactor.policy.fingerprint, "key": self._redactor.key_id}
         with _alone(self._directory):
-            if (self._directory / f"{KIND}.json").exists():
+            if (self._directory / f"{books.KIND}.json").exists():
                 _check_joining(self._directory, shared)
             else:
                 _check_empty(self._directory)
-                metadata.create(self._directory, KIND, source=self._settings.source, settings=shared)
-        if any(self._directory.glob("journal-*")):
-            recover(self._directory, KIND)
-        self._keep_books("open", self._books.totals())
+                metadata.create(self._directory, books.KIND, source=self._settings.source, settings=shared)
+        books.settle(self._directory)
+        books.keep(self._directory, self._writer, self._account)
 
-    def _keep_books(self, state: str, books: dict[str, Any]) -> None:
-        mine = {
-            "state": state,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "source": self._settings.source,
-            "books": books,
-            "redacted": dict(self._redactor.counts),
-        }
-        if mine == self._told:
-            return
-        self._told = mine
-
-        def change(meta: dict[str, Any]) -> None:
-            writers = meta.setdefault("writers", {})
-            writers[self._writer] = mine
-            meta["books"] = _sum(writer["books"] for writer in writers.values())
-            meta["redacted"] = _sum(writer["redacted"] for writer in writers.values())
-            _find_crashed(writers)
-            meta["state"] = "open" if any(w["state"] == "open" for w in writers.values()) else "closed"
-            meta["ended_at"] = metadata.now() if meta["state"] == "closed" else None
-
-        metadata.update(self._directory, KIND, change)
+    def _keep_books(self, state: str, totals: dict[str, Any]) -> None:
+        account = {**self._account, "state": state, "books": totals, "redacted": dict(self._redactor.counts)}
+        if account != self._account:
+            self._account = account
+            books.keep(self._directory, self._writer, account)
 
 
 def _is_whole(body: bytes | None, size: int) -> bool:
@@ -298,30 +234,6 @@ def _is_whole(body: bytes | None, size: int) -> bool:
 
 def _texts(fields: list[list[bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-
-
-def _find_crashed(writers: dict[str, dict[str, Any]]) -> None:
-    """Writers of this host that never closed their books and live no more: state `crashed`."""
-    for writer in writers.values():
-        if writer["state"] == "open" and writer["host"] == socket.gethostname():
-            try:
-                os.kill(writer["pid"], 0)
-            except ProcessLookupError:
-                writer["state"] = "crashed"
-            except PermissionError:
-                continue
-
-
-def _sum(books: Any) -> dict[str, Any]:
-    """Books added up, member by member."""
-    total: dict[str, Any] = {}
-    for each in books:
-        for name, value in each.items():
-            if isinstance(value, dict):
-                total[name] = dict(Counter(total.get(name, {})) + Counter(value))
-            else:
-                total[name] = total.get(name, 0) + value
-    return total
 
 
 @contextlib.contextmanager
@@ -337,7 +249,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _check_joining(directory: Path, shared: dict[str, Any]) -> None:
-    meta = metadata.load(directory, KIND)
+    meta = metadata.load(directory, books.KIND)
     for name, value in shared.items():
         if meta["settings"].get(name) != value:
             raise InputError(

@@ -102,6 +102,7 @@ class Policy:
         "forms",
         "multipart",
         "html",
+        "echoes",
     )
     names: frozenset[str] = SECRET_NAMES
     headers: frozenset[str] = SECRET_HEADERS
@@ -133,6 +134,7 @@ class Secrets:
         self._names = policy.names
         self._headers = policy.headers
         self._stems = _stems({*policy.names, *_SECRET_ENDINGS})
+        self.recent: dict[bytes, bytes] = {}
         self.pseudonym = lru_cache(maxsize=1 << 16)(lambda secret: pseudonym(secret, key))
         self.is_secret = lru_cache(maxsize=1 << 14)(self._is_secret)
         self.is_secret_header = lru_cache(maxsize=1 << 12)(self._is_secret_header)
@@ -154,9 +156,12 @@ class Secrets:
     def raw(self, data: bytes) -> bytes:
         """The pseudonym of a secret given as bytes: UTF-8, or else latin-1."""
         try:
-            return str(self.pseudonym(data.decode())).encode()
+            drawn = str(self.pseudonym(data.decode())).encode()
         except UnicodeDecodeError:
-            return str(self.pseudonym(data.decode("latin-1"))).encode("latin-1")
+            drawn = str(self.pseudonym(data.decode("latin-1"))).encode("latin-1")
+        if _is_telling(data):
+            self.recent[data] = drawn
+        return drawn
 
     def text(self, value: str) -> str:
         """The pseudonym of a secret in text from the wire (latin-1 decoded); spaces around it are kept."""
@@ -194,6 +199,7 @@ class Redactor:
 
     def exchange(self, exchange: Exchange) -> Exchange:
         """The exchange without its secrets."""
+        self.begin()
         whole = not exchange.truncated
         target, request_headers, request_body = self.message(
             exchange.target, list(exchange.request_headers), exchange.request_body, whole=whole
@@ -209,6 +215,10 @@ class Redactor:
             response_headers=tuple(response_headers),
             response_body=response_body,
         )
+
+    def begin(self) -> None:
+        """Begin another exchange: its request comes first, then its response, which may echo its secrets."""
+        self._secrets.recent.clear()
 
     def message(
         self, target: str, headers: list[Header], body: bytes | None, *, whole: bool = True
@@ -428,6 +438,24 @@ def html(part: Part, secrets: Secrets) -> int:
     return _in_body(part, _HTML_ELEMENT, secrets, _html_element)
 
 
+def echoes(part: Part, secrets: Secrets) -> int:
+    """Secrets found elsewhere in the exchange, wherever they stand now: error pages and debug answers."""
+    found = 0
+    for secret, drawn in secrets.recent.items():
+        text = secret.decode("latin-1")
+        if part.body and secret in part.body:
+            part.body, count = re.subn(_ALONE % re.escape(secret), lambda _, new=drawn: new, part.body)
+            found += count
+        if text in part.target:
+            part.target = part.target.replace(text, drawn.decode("latin-1"))
+            found += 1
+        for index, (name, value) in enumerate(part.headers):
+            if text in value:
+                part.headers[index] = (name, value.replace(text, drawn.decode("latin-1")))
+                found += 1
+    return found
+
+
 DETECTORS: dict[str, Detector] = {
     "authorization": authorization,
     "cookies": cookies,
@@ -437,10 +465,20 @@ DETECTORS: dict[str, Detector] = {
     "forms": forms,
     "multipart": multipart,
     "html": html,
+    "echoes": echoes,
 }
 
 
 # --- what detectors share
+
+_ALONE = rb"(?<![A-Za-z0-9])%b(?![A-Za-z0-9])"
+
+
+def _is_telling(secret: bytes) -> bool:
+    """Whether a secret is told from ordinary words and numbers, so that it can be looked for anywhere."""
+    plain = secret.isalpha() or secret.isdigit()
+    return len(secret) >= (16 if plain else 8)
+
 
 _JSON_MEMBER = re.compile(
     rb'"((?:[^"\\]|\\.){1,64}+)"(\s*+:\s*+)(?:"((?:[^"\\]++|\\.)*+)("?)|(-?\d[\d.eE+-]*+))', re.DOTALL

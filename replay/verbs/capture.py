@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from replay.capture import books
 from replay.capture.keys import load_key
 from replay.capture.sampling import parse_share
 from replay.config import load as load_config
@@ -149,13 +150,26 @@ class CaptureProcess:
         ended_by_itself = self._process.poll() is not None
         if not ended_by_itself:
             self._process.send_signal(signal.SIGTERM)
-        self._end()
+        told = self._end()
+        # Whoever crashed, the books are closed over what is there.
+        broken = books.settle(self._settings.out, told and told.get("totals"))
         if ended_by_itself and self._process.returncode:
             raise TargetError(f"mitmproxy ended by itself: {self._last_words()}")
+        if broken:
+            raise TargetError(
+                f"the recorder died before the capture ended; what it wrote until then is in {self._settings.out}"
+            )
         meta = metadata.load(self._settings.out, "capture")
         return CaptureSummary(self._settings.out, meta["books"], meta.get("redacted", {}))
 
-    def _end(self) -> None:
+    def kill(self) -> None:
+        """End the proxy at once, as a crash would; what the recorder has got, it still writes."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def _end(self) -> dict[str, Any] | None:
+        """Wait for the end; returns the last that the addon told."""
         process, self_reader = self._process, self._reader
         assert process is not None
         try:
@@ -167,8 +181,7 @@ class CaptureProcess:
             self_reader.join(5)
         if process.stdout is not None:
             process.stdout.close()
-        if self._status is not None:
-            self._status.close()
+        return self._status.close() if self._status is not None else None
 
     def _arguments(self, status: int) -> list[str]:
         settings = self._settings
@@ -249,13 +262,18 @@ class _StatusPipe:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         told: dict[str, Any] = json.loads(line)
-        self.heard = told["event"] == "listening"
+        self.heard = self.heard or told["event"] == "listening"
         return told
 
-    def close(self) -> None:
+    def close(self) -> dict[str, Any] | None:
+        """The last line, and the end."""
+        last = None
+        while self._open and (told := self.next(0)) is not None:
+            last = told
         if self._open:
             self._open = False
             os.close(self._read_end)
+        return last
 
 
 def _check(settings: CaptureSettings) -> tuple[str, tuple[str, int]]:

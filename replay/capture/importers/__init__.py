@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -51,12 +52,15 @@ def reader_for(path: Path) -> Reader:
     raise InputError(f"{path} is neither HAR nor a mitmproxy flow dump: nothing else can be imported")
 
 
-def open_plain(path: Path) -> BinaryIO:
+@contextmanager
+def open_plain(path: Path) -> Iterator[BinaryIO]:
     """The file for reading, unpacked where it is gzip."""
-    file = path.open("rb")
-    if file.peek(2)[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-    return file
+    with path.open("rb") as file:
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield cast(BinaryIO, unpacked)
+        else:
+            yield file
 
 
 def peek(path: Path, size: int) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mitmproxy.exceptions import FlowReadException
 from mitmproxy.flow import Flow
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
@@ -28,7 +27,8 @@ def read(path: Path) -> Iterator[Item]:
         while True:
             try:
                 flow = next(flows, None)
-            except (FlowReadException, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:
+                # Its reader raises whatever damaged data happens to break: all of it means the same here.
                 if not found:
                     raise InputError(f"{path} cannot be read as a flow dump: {_line(error)}") from None
                 yield NotTaken("damaged from here to the end of the file")
