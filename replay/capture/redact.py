@@ -444,7 +444,7 @@ def echoes(part: Part, secrets: Secrets) -> int:
     for secret, drawn in secrets.recent.items():
         text = secret.decode("latin-1")
         if part.body and secret in part.body:
-            part.body, count = re.subn(_ALONE % re.escape(secret), lambda _, new=drawn: new, part.body)
+            part.body, count = re.subn(_ALONE % re.escape(secret), drawn.replace(b"\\", rb"\\"), part.body)
             found += count
         if text in part.target:
             part.target = part.target.replace(text, drawn.decode("latin-1"))
