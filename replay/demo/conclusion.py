@@ -16,12 +16,8 @@ from replay.report import words
 
 def conclusion(report: Report, verdict: Verdict, workdir: Path, seconds: float) -> str:
     """The closing text, in whole lines."""
-    return (
-        "\n".join(
-            [*_found(report, verdict), "", *_judgement(report, verdict, seconds), "", *_next(report, workdir)]
-        )
-        + "\n"
-    )
+    parts = (_found(report, verdict), _judgement(report, verdict, seconds), _next(report, workdir))
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
 def _found(report: Report, verdict: Verdict) -> Iterator[str]:
@@ -55,6 +51,8 @@ def _judgement(report: Report, verdict: Verdict, seconds: float) -> Iterator[str
     yield f"The demonstration did NOT hold, in {seconds:.0f} s: {found} of {all_of_them} were found."
     yield from (f"  missing: {_place(sign)}" for sign in verdict.missing)
     yield from (f"  not planted: {_place(sign)}" for sign in verdict.unexpected)
+    if any(sign.kind == "slower" for sign in verdict.unexpected):
+        yield "  (A machine that is busy with other things is slower at times: try again when it is not.)"
 
 
 def _next(report: Report, workdir: Path) -> Iterator[str]:

@@ -39,6 +39,11 @@ RUNS = (("old", "old"), ("old-again", "old"), ("new", "new"))
 MADE_HERE = frozenset({"capture", "key", "replay.toml", "report.json", *(name for name, _ in RUNS)})
 """What a demonstration leaves in its directory: all that the next one may take away."""
 
+_SETTINGS = (
+    "# Of `replay demo`, which works without settings. What is in this directory is replaced by the next.\n"
+)
+# It also stands in for a replay.toml that happens to lie around and is about another service.
+
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
@@ -63,9 +68,7 @@ def run_demo(workdir: Path, say: Say, crowd: Crowd | None = None, speed: float =
     began = time.monotonic()
     with _terminable():
         prepare(workdir)
-        say(
-            f"1/5 record: a shop (old build), mitmproxy before it, a crowd of shoppers → {workdir / 'capture'}"
-        )
+        say(f"1/5 record a crowd of shoppers, at a shop behind mitmproxy → {workdir / 'capture'}")
         say(f"    {record(workdir, crowd or Crowd(), say)}")
         for step, (name, build) in enumerate(RUNS, 2):
             again = ", again: what differs now is noise" if name == "old-again" else ""
@@ -83,15 +86,17 @@ def prepare(workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"{workdir} is a file: name a directory for the demonstration")
     workdir.mkdir(parents=True, exist_ok=True)
-    others = sorted(path.name for path in workdir.iterdir() if path.name not in MADE_HERE)
-    if others:
+    inside = sorted(workdir.iterdir())
+    mark = workdir / "replay.toml"
+    others = [path.name for path in inside if path.name not in MADE_HERE]
+    if others or (inside and not (mark.is_file() and mark.read_bytes() == _SETTINGS.encode())):
         raise InputError(
-            f"{workdir} holds other things ({others[0]}): name a new directory for the demonstration"
+            f"{workdir} holds other things ({(others or [inside[0].name])[0]}):"
+            " name a new directory for the demonstration"
         )
-    for path in workdir.iterdir():
+    for path in inside:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    # A replay.toml that happens to lie around is about another service.
-    (workdir / "replay.toml").write_text("# The demonstration works without settings.\n", encoding="utf-8")
+    mark.write_text(_SETTINGS, encoding="utf-8")
 
 
 def record(workdir: Path, crowd: Crowd, say: Say) -> str:
@@ -142,7 +147,7 @@ def replay(capture: Path, build: str, out: Path, speed: float) -> str:
 
 def _books(summary: RunSummary) -> str:
     books = summary.books
-    lag_ms = inspect(summary.out).lag_ns["p99"] / 1e6
+    lag_ms = inspect(summary.out).lag_ns.get("p99", 0.0) / 1e6
     return (
         f"{books['sent']:,} of {books['planned']:,} requests sent when they were due (99 % within {lag_ms:.1f} ms),"
         f" {books['answered']:,} answered"

@@ -68,3 +68,11 @@ def test_nothing_found_at_all(report: Report) -> None:
     text = conclusion(report, verify(report, PLANTED), Path("here"), 27.4)
     assert "0 of 6 were found" in text
     assert "replay show" not in text
+
+
+def test_something_slower_that_was_not_planted_may_be_the_machine(report: Report) -> None:
+    busy = LatencyRow("GET /cart", 0.95, 200, 5.0, 50.0, 10.0, 9.0, 11.0, 1.0, REGRESSION, "")
+    report = replace(report, latency=(*report.latency, busy))
+    text = conclusion(report, verify(report, PLANTED), Path("here"), 27.4)
+    assert "  not planted: GET /cart: slower\n" in text
+    assert "try again" in text

@@ -43,6 +43,9 @@ def test_a_directory_with_other_things_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "capture").is_dir()
     with pytest.raises(InputError, match="is a file"):
         prepare(tmp_path / "thesis.txt")
+    (tmp_path / "thesis.txt").unlink()
+    with pytest.raises(InputError, match=r"holds other things \(capture\)"):  # by chance of that name
+        prepare(tmp_path)
 
 
 def test_an_earlier_demonstration_is_replaced(tmp_path: Path) -> None:
