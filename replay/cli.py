@@ -145,23 +145,63 @@ def diff(
     control: Annotated[
         Path | None, typer.Option(metavar="RUN", help="a second run of the old build: tells what is noise")
     ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write one HTML page")] = None,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="write the report as JSON")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="write JUnit XML")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="write Markdown, for a pull request")
+    ] = None,
+    openmetrics: Annotated[
+        Path | None, typer.Option("--openmetrics", metavar="FILE", help="write metrics for Prometheus")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Compare what two builds answered. Exit 0: the same; 1: regressions; 3: not comparable."""
     from replay import config as configuration
-    from replay.report import json_ as as_json
     from replay.report import text
     from replay.verbs.diff import diff_runs
 
     settings = configuration.load(config).diff_settings()
     report = diff_runs(baseline, candidate, control, settings)
-    _print(text.render(report, _width(), _color()))
-    if json is not None:
-        _write(json, as_json.render(report))
+    asked = {"html": html, "json": json, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
+    files = {form: path for form, path in asked.items() if path is not None}
+    if "-" not in map(str, files.values()):
+        _print(text.render(report, _width(), _color()))
+    if files:
+        from replay.verbs.reporting import around, write_reports
+
+        write_reports(around(report, settings), files)
     raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="BASELINE CANDIDATE [CONTROL]", help="two or three runs")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the files go")] = Path("report"),
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--form", metavar="NAME", help="html, json, junit, markdown, openmetrics [default: all]"
+        ),
+    ] = None,
+    title: Annotated[str, typer.Option(help="what the pages are headed")] = "Replay report",
+    config: ConfigOption = None,
+) -> None:
+    """Write every report anew from the stored runs. Exit codes as of `replay diff`."""
+    from replay import config as configuration
+    from replay.report import text
+    from replay.verbs.reporting import FILES, dossier_of, files_for, sides_of, write_reports
+
+    files = files_for(form or list(FILES), out)
+    dossier = dossier_of(*sides_of(runs), configuration.load(config).diff_settings(), title=title)
+    write_reports(dossier, files)
+    _print(text.render(dossier.report, _width(), _color()))
+    _say(f"written: {', '.join(map(str, files.values()))}")
+    raise typer.Exit(dossier.report.exit_code)
 
 
 @app.command()

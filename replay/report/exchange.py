@@ -37,6 +37,10 @@ class Line:
     path: str
 
 
+Row = tuple[Line | None, Line | None, bool]
+"""A line of the old answer, the one of the new that stands beside it, and whether that is a difference."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The request. `origin` says where it was read from; `body` is as sent, `body_lines` as it reads.
@@ -171,7 +175,7 @@ def _beside(left: Answered, right: Answered, width: int) -> Iterator[RenderableT
     table.add_column(f"{left.name}: {left.outcome}", width=half, overflow="fold")
     table.add_column("", width=1, no_wrap=True)
     table.add_column(f"{right.name}: {right.outcome}", width=half, overflow="fold")
-    for old, new, differs in _rows(left, right):
+    for old, new, differs in rows_of(left, right):
         style = ("red", "green") if differs else ("", "")
         table.add_row(
             Text(words.clean(old.text) if old else "", style=style[0]),
@@ -184,7 +188,7 @@ def _beside(left: Answered, right: Answered, width: int) -> Iterator[RenderableT
 
 def _below(left: Answered, right: Answered) -> Iterator[RenderableType]:
     yield Text(f"\n- {left.name}: {left.outcome}\n+ {right.name}: {right.outcome}", style="bold")
-    for old, new, differs in _rows(left, right):
+    for old, new, differs in rows_of(left, right):
         if not differs:
             line = old or new
             yield Text(f"  {words.clean(line.text) if line else ''}")
@@ -216,12 +220,13 @@ def _sign(old: Line | None, new: Line | None) -> str:
     return "≠" if old and new else "-" if old else "+"
 
 
-Row = tuple[Line | None, Line | None, bool]
+def rows_of(left: Answered, right: Answered, paths: Sequence[str] | None = None) -> Iterator[Row]:
+    """Lines beside each other by what they show, and whether they stand for a difference.
 
-
-def _rows(left: Answered, right: Answered) -> Iterator[Row]:
-    """Lines beside each other by what they show, and whether they stand for a difference."""
-    paths = tuple(difference.path for difference in right.differences)
+    `paths` are the places that differ; left out, those of the right answer's differences.
+    """
+    if paths is None:
+        paths = tuple(difference.path for difference in right.differences)
     old, new = _column(left), _column(right)
     for a, b in _aligned(old, new):
         texts = {line.text for line in (a, b) if line is not None}

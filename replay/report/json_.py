@@ -10,14 +10,16 @@ from typing import Any
 
 import orjson
 
-from replay.findings import Finding, LatencyRow, Report
+from replay.findings import Fidelity, Finding, LatencyRow, Report
+from replay.report.dossier import Dossier, RunFacts
 
 SCHEMA_VERSION = 1
 
 
-def render(report: Report) -> str:
-    """The report as JSON text, keys in a fixed order, two spaces a level."""
-    return orjson.dumps(document(report), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+def render(report: Report, dossier: Dossier | None = None) -> str:
+    """The report as JSON text, keys in a fixed order, two spaces a level; with a dossier, all that is in it."""
+    told = document(report) if dossier is None else {**document(dossier.report), **_around(dossier)}
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -48,3 +50,26 @@ def _finding(finding: Finding) -> dict[str, Any]:
 def _latency(row: LatencyRow) -> dict[str, Any]:
     # JSON has no infinity: an open interval has no upper end.
     return {**asdict(row), "high": None if row.high == float("inf") else row.high}
+
+
+def _around(dossier: Dossier) -> dict[str, Any]:
+    return {
+        "tool": dossier.tool,
+        "made_at": dossier.made_at,
+        "capture": dossier.capture,
+        "seconds": dossier.seconds,
+        "limits": [asdict(check) for check in dossier.limits],
+        "run_facts": [_facts(run) for run in dossier.runs],
+        "curves": [asdict(curve) for curve in dossier.curves],
+        "errors": [asdict(row) for row in dossier.errors],
+        "drift": [asdict(row) for row in dossier.drift],
+        "requests": {key: asdict(asking) for key, asking in dossier.requests.items()},
+    }
+
+
+def _facts(run: RunFacts) -> dict[str, Any]:
+    return {**asdict(run), "fidelity": _fidelity(run.fidelity)}
+
+
+def _fidelity(fidelity: Fidelity | None) -> dict[str, Any] | None:
+    return None if fidelity is None else {"faithful": fidelity.faithful, **asdict(fidelity)}

@@ -84,3 +84,15 @@ def books(name: str, book: PairBook) -> str:
 def counted(counts: Mapping[str, int]) -> str:
     """`12 headers.date, 3 headers.age`."""
     return ", ".join(f"{count:,} {clean(name)}" for name, count in counts.items())
+
+
+def measure(value: float | None, unit: str) -> str:
+    """A measured value with its unit, as checks give them: `1.9 ms`, `3.9 %`, `1.2x`, `12`; `?` for none."""
+    if value is None:
+        return "?"
+    if unit in ("share", "fraction"):
+        return f"{100 * value:.3g} %"
+    if unit == "ratio":
+        return f"{value:.3g}x"
+    number = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+    return f"{number} {unit}".strip()

@@ -47,7 +47,7 @@ def show(
     full_id = results[0].exchange_id if results else exchange.exchange_id if exchange else exchange_id
     if exchange is not None and exchange.exchange_id != full_id:
         raise UsageError(f"{exchange_id} is the beginning of several exchanges: write it in full")
-    asked = _asked(exchange, results)
+    asked = asked_of(exchange, results)
     answers = _answers(runs, datasets, found, exchange, Comparer(settings or CompareSettings()))
     return Shown(
         exchange_id=full_id,
@@ -123,7 +123,8 @@ def captured_from(run: Dataset) -> Dataset | None:
     return None
 
 
-def _asked(exchange: Exchange | None, results: Sequence[Result]) -> Asked | None:
+def asked_of(exchange: Exchange | None, results: Sequence[Result]) -> Asked | None:
+    """The request as it was sent, or else as it was captured; `None` where neither is at hand."""
     sent = next((result for result in results if result.sent_head is not None), None)
     if sent is not None and sent.sent_head is not None:
         return _from_wire("as sent, which is not quite as captured", sent.sent_head, sent.sent_body, exchange)
@@ -168,7 +169,7 @@ def _answers(
             continue
         same = first is None or result is first
         found = () if same else tuple(comparer.differences(_answer(first), _answer(result)))
-        shown.append(_answered(str(dataset.path), result, found))
+        shown.append(shown_answer(result, str(dataset.path), found))
     return tuple(shown)
 
 
@@ -176,7 +177,8 @@ def _answer(result: Result | None) -> Answer:
     return Answer._make(getattr(result, name) for name in Answer._fields)
 
 
-def _answered(name: str, result: Result, differences: tuple[Any, ...]) -> Answered:
+def shown_answer(result: Result, name: str = "", differences: tuple[Any, ...] = ()) -> Answered:
+    """What a run got, its body as lines."""
     body, notes = _body(result.response_body, result.response_size, result.response_headers, result.truncated)
     return Answered(name, _outcome(result), result.response_headers, body, notes, differences)
 

@@ -1,0 +1,141 @@
+"""The verdict of a gate: a comparison held against the limits that a team has set, and nothing guessed.
+
+A run that was not faithful makes the verdict invalid, whatever was found in it: a verdict is only worth
+something where the load was what it claims to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from replay.findings import FAIL, INVALID, PASS, REGRESSION, SUSPECT, Check, LatencyRow
+from replay.report import words
+from replay.report.dossier import ALL, BASELINE, CANDIDATE, Dossier, RunFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a build may do and still pass; `None` is no limit.
+
+    `regressions`, `suspects` and `slower` (endpoints) are counts. `error_rate` is the share of the candidate's
+    requests that failed or were answered 5xx. Ratios are candidate / baseline of the time to answer:
+    `ratios` maps a quantile to the limit for each endpoint, `overall` to that for all requests together,
+    `endpoints` an endpoint to its own limits by quantile.
+    """
+
+    regressions: int | None = 0
+    suspects: int | None = None
+    slower: int | None = 0
+    error_rate: float | None = None
+    ratios: Mapping[float, float] = field(default_factory=dict)
+    overall: Mapping[float, float] = field(default_factory=dict)
+    endpoints: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+
+    def quantiles(self) -> frozenset[float]:
+        """Every quantile that some limit speaks of."""
+        tables = (self.ratios, self.overall, *self.endpoints.values())
+        return frozenset(quantile for table in tables for quantile in table)
+
+
+def judged(dossier: Dossier, limits: Limits) -> Dossier:
+    """The dossier with the verdict that the limits make, its reasons, and the checks behind it."""
+    checks = tuple(_checks(dossier, limits))
+    verdict, reasons = _verdict(dossier, checks)
+    return replace(dossier, report=replace(dossier.report, verdict=verdict, reasons=reasons), limits=checks)
+
+
+def _verdict(dossier: Dossier, checks: tuple[Check, ...]) -> tuple[str, tuple[str, ...]]:
+    report = dossier.report
+    unfaithful = tuple(_unfaithful(dossier))
+    if report.verdict == INVALID or unfaithful:
+        return INVALID, (*(report.reasons if report.verdict == INVALID else ()), *unfaithful)
+    broken = tuple(_broken(check) for check in checks if not check.held)
+    if broken:
+        return FAIL, broken
+    if report.verdict == FAIL:
+        return PASS, (f"within the limits, although: {'; '.join(report.reasons)}",)
+    return PASS, report.reasons
+
+
+def _unfaithful(dossier: Dossier) -> Iterator[str]:
+    for role, fidelity in dossier.fidelities():
+        if not fidelity.faithful:
+            found = "; ".join(breach(check) for check in fidelity.breaches)
+            yield f"the {role} run was not faithful: {found}"
+
+
+def breach(check: Check) -> str:
+    """A check that did not hold, its limit, and what to change."""
+    advice = f" ({check.advice})" if check.advice else ""
+    value, limit = words.measure(check.value, check.unit), words.measure(check.limit, check.unit)
+    return f"{check.name} {value}, limit {limit}{advice}"
+
+
+def _broken(check: Check) -> str:
+    if check.unit:
+        return breach(check)
+    plain = f"{check.value:,.0f} {check.name}"
+    return plain if not check.limit else f"{plain}, at most {check.limit:,.0f} allowed"
+
+
+def _checks(dossier: Dossier, limits: Limits) -> Iterator[Check]:
+    report = dossier.report
+    slower = {row.endpoint for row in report.latency if row.judgement == REGRESSION}
+    counts = (
+        ("regressions", len(report.judged(REGRESSION)), limits.regressions),
+        ("suspects", len(report.judged(SUSPECT)), limits.suspects),
+        ("endpoints slower", len(slower), limits.slower),
+    )
+    for name, count, limit in counts:
+        if limit is not None:
+            yield Check(name, count, limit, "", count <= limit, "")
+    candidate = next((run for run in dossier.runs if run.role == CANDIDATE), None)
+    if limits.error_rate is not None and candidate is not None:
+        rate = error_rate(candidate)
+        yield Check("error rate", rate, limits.error_rate, "share", rate <= limits.error_rate, "")
+    yield from _endpoint_ratios(report.latency, limits)
+    yield from _overall_ratios(dossier, limits)
+
+
+def error_rate(run: RunFacts) -> float:
+    """The share of a run's requests that failed or were answered 5xx."""
+    broken = sum(run.failed.values()) + sum(
+        count for status, count in run.statuses.items() if status.startswith("5")
+    )
+    return broken / run.sent if run.sent else 0.0
+
+
+def _endpoint_ratios(rows: tuple[LatencyRow, ...], limits: Limits) -> Iterator[Check]:
+    """One check for each endpoint that a limit speaks of and that is beyond it; one for all that are within."""
+    for quantile in sorted(limits.quantiles()):
+        worst: LatencyRow | None = None
+        common = limits.ratios.get(quantile)
+        for row in rows:
+            own = limits.endpoints.get(row.endpoint, {}).get(quantile)
+            limit = own if own is not None else common
+            if row.quantile != quantile or limit is None:
+                continue
+            name = f"p{100 * quantile:g} of {row.endpoint}"
+            # A ratio beyond its limit by chance is no breach: the interval must say that it is slower at all.
+            if row.ratio > limit and row.low > (row.noise_ratio or 1.0):
+                yield Check(name, row.ratio, limit, "ratio", False, "candidate / baseline")
+            elif own is not None:
+                yield Check(name, row.ratio, limit, "ratio", True, "")
+            elif worst is None or row.ratio > worst.ratio:
+                worst = row
+        if worst is not None and common is not None:
+            yield Check(f"p{100 * quantile:g} of each other endpoint", worst.ratio, common, "ratio", True, "")
+
+
+def _overall_ratios(dossier: Dossier, limits: Limits) -> Iterator[Check]:
+    old, new = dossier.curve(ALL, BASELINE), dossier.curve(ALL, CANDIDATE)
+    for quantile, limit in sorted(limits.overall.items()):
+        was, is_ = old and old.at(quantile), new and new.at(quantile)
+        if not was or not is_ or not was.ms:
+            continue
+        ratio = is_.ms / was.ms
+        surely = is_.low is not None and was.high is not None and is_.low > was.high
+        yield Check(
+            f"p{100 * quantile:g} of all requests", ratio, limit, "ratio", ratio <= limit or not surely, ""
+        )
