@@ -6,6 +6,7 @@ another class of status, that is the one difference. A 500's page in place of a 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -52,6 +53,8 @@ class Comparer:
 
     settings: CompareSettings
     book: RuleBook = field(init=False)
+    notes: Counter[str] = field(init=False, default_factory=Counter)
+    """What bodies were not, though they claimed it: a reason → how many."""
     _last: tuple[Any, Lifted] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -93,21 +96,29 @@ class Comparer:
         if old == new and _same_encoding(left.response_headers, right.response_headers):
             return []
         unordered = self.book.unordered(left.endpoint) if self.book.rules else None
-        return body_differences(self._lift(left), lift(new, right.response_headers), unordered)
+        return body_differences(self._baseline(left, old), self._lift(right, new), unordered)
 
-    def _lift(self, answer: Answer) -> Lifted:
+    def _baseline(self, answer: Answer, body: bytes) -> Lifted:
         # The baseline's answer is compared with the candidate's and the control's: lift it once.
         if self._last is None or self._last[0] is not answer:
-            self._last = (answer, lift(answer.response_body or b"", answer.response_headers))
+            self._last = (answer, self._lift(answer, body))
         return self._last[1]
+
+    def _lift(self, answer: Answer, body: bytes) -> Lifted:
+        lifted = lift(body, answer.response_headers)
+        for note in lifted.notes:
+            self.notes[note.partition(":")[0]] += 1
+        return lifted
 
 
 def _cut(left: Answer, right: Answer, old: bytes, new: bytes) -> list[Difference]:
-    """Bodies of which one was cut compare up to the cut, as bytes: a cut tree is none."""
+    """Bodies of which one was cut compare up to the cut, as bytes, for a cut tree is none; then by true size."""
     size = min(len(old), len(new))
-    if old[:size] == new[:size]:
-        return []
-    return [Difference("$", "unexplained", f"cut at {len(old)} bytes", f"cut at {len(new)} bytes")]
+    if old[:size] != new[:size]:
+        return [Difference("$", "unexplained", f"cut at {len(old)} bytes", f"cut at {len(new)} bytes")]
+    if left.response_size != right.response_size:
+        return [Difference("$", "value", f"{left.response_size} bytes", f"{right.response_size} bytes")]
+    return []
 
 
 def _same_encoding(left: Sequence[Header], right: Sequence[Header]) -> bool:

@@ -73,11 +73,13 @@ def _equal(left: Lifted, right: Lifted) -> bool:
 
 
 def _outline(body: Lifted) -> str:
+    """What a body is, in a few words, and why it is no more than that."""
+    words = [body.form, *(f"({note})" for note in body.notes)]
     if body.form == "binary":
-        return str(body.tree)
-    text = body.tree if body.form in ("text", "empty") else None
-    shown = "\n".join(text)[:120] if isinstance(text, list) else ""
-    return f"{body.form}{': ' if shown else ''}{shown}"
+        words = [str(body.tree)]
+    elif body.form == "text":
+        words += ["\n".join(body.tree)[:120]]
+    return " ".join(words)
 
 
 def tree_differences(

@@ -50,7 +50,10 @@ def render(keys: Iterable[Key]) -> str:
 def _step(key: Key) -> str:
     if isinstance(key, int):
         return f"[{key}]"
-    return f".{key}" if _WORD.match(key) else f"[{json.dumps(key, ensure_ascii=False)}]"
+    if _WORD.match(key):
+        return f".{key}"
+    quoted = json.dumps(key, ensure_ascii=False)
+    return f"[{quoted.encode('utf-8', 'backslashreplace').decode()}]"  # half a surrogate pair stays an escape
 
 
 @lru_cache(maxsize=1 << 15)
@@ -81,7 +84,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     place, rest = 0, []
     while place < len(pattern):
         step = _PATTERN_STEP.match(pattern, place)
-        if step is None or step.group() == ".":
+        if step is None or step.group() == "." or (step.group() == ".." and step.end() == len(pattern)):
             raise ConfigError(
                 f"path {pattern!r} is odd from {pattern[place:]!r} on: write e.g. $.items[*].price"
             )

@@ -11,6 +11,8 @@ from replay.findings import FAIL, INVALID, PASS, REGRESSION, Difference, Finding
 
 NO_CONTROL = "no control run: noise is not known, so every difference counts as the build's"
 
+MAX_NOTES = 8
+
 
 class Comparison:
     """Adds up what trios of answers say. Memory grows with endpoints and fields, not with exchanges."""
@@ -62,7 +64,14 @@ class Comparison:
             rules=tuple(
                 RuleUse(rule.text, count) for rule, count in zip(book.rules, book.matched, strict=True)
             ),
-            notes=() if self.has_control else (NO_CONTROL,),
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        odd = self.comparer.notes.most_common(MAX_NOTES)
+        return (
+            *(() if self.has_control else (NO_CONTROL,)),
+            *(f"{_count(count, 'body', 'bodies')}: {note}" for note, count in odd),
         )
 
     def _verdict(
@@ -106,5 +115,5 @@ class Comparison:
         return tuple(reasons)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -94,17 +94,6 @@ class Tally:
         if candidate or control:
             self._count(endpoint, answer, session, candidate, control)
 
-    def alike(self, endpoint: str, sessions: int, pairs: int, control_pairs: int, trios: int) -> None:
-        """Many exchanges of an endpoint at once, in which nothing differs; `sessions` as a bit set."""
-        entry = self._endpoints.get(endpoint)
-        if entry is None:
-            entry = self._endpoints[endpoint] = _Endpoint()
-        entry.sessions |= sessions
-        entry.pairs += pairs
-        entry.alike += pairs
-        entry.control_pairs += control_pairs
-        entry.trios += trios
-
     def _count(
         self,
         endpoint: _Endpoint,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,10 @@ SCHEMA_VERSION = 1
 def render(report: Report, dossier: Dossier | None = None) -> str:
     """The report as JSON text, keys in a fixed order, two spaces a level; with a dossier, all that is in it."""
     told = document(report) if dossier is None else {**document(dossier.report), **_around(dossier)}
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    try:
+        return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    except TypeError:  # half a surrogate pair, which a JSON text may hold as an escape and UTF-8 may not
+        return json.dumps(told, indent=2) + "\n"
 
 
 def document(report: Report) -> dict[str, Any]:

@@ -139,7 +139,8 @@ def _latency(rows: Sequence[LatencyRow], width: int) -> Iterable[RenderableType]
         yield _latency_table(shown[:MAX_ROWS], width)
     if shown is loud and calm:
         endpoints = len({row.endpoint for row in rows} - {row.endpoint for row in loud})
-        yield Text(f"  {endpoints:,} other endpoints within tolerance" if loud else "  all within tolerance")
+        others = "1 other endpoint" if endpoints == 1 else f"{endpoints:,} other endpoints"
+        yield Text(f"  {others} within tolerance" if loud else "  all within tolerance")
 
 
 def _latency_table(rows: Sequence[LatencyRow], width: int) -> Table:

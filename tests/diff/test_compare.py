@@ -234,9 +234,9 @@ def test_deep_nesting_is_unexplained_not_an_error() -> None:
 
 
 def test_bodies_of_different_forms_differ_as_a_whole() -> None:
-    found = body_differences(Lifted("json", {"a": 1}), Lifted("text", ["<html>"]))
+    found = body_differences(Lifted("json", {"a": 1}), Lifted("text", ["<html>"], None, ("is not JSON",)))
     assert [(item.path, item.kind, item.left, item.right) for item in found] == [
-        ("$", "type", "json", "text: <html>")
+        ("$", "type", "json", "text (is not JSON) <html>")
     ]
 
 

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from replay.diff.headers import header_differences
+
+CASES = [
+    pytest.param([("A", "1")], [("a", "1")], [], id="case of names"),
+    pytest.param([("A", "1"), ("B", "2")], [("B", "2"), ("A", "1")], [], id="order of names"),
+    pytest.param([("A", "1")], [("A", "2")], [("headers.a", "value", "1", "2")], id="value"),
+    pytest.param([("A", "1")], [], [("headers.a", "missing", "1", None)], id="missing"),
+    pytest.param([], [("A", "1")], [("headers.a", "extra", None, "1")], id="extra"),
+    pytest.param([("V", "a"), ("V", "b")], [("V", "b"), ("V", "a")], [("headers.v", "order", "a, b", "b, a")],
+                 id="order of values"),
+    pytest.param([("V", "a"), ("V", "a")], [("V", "a")], [("headers.v", "value", "a, a", "a")], id="a value twice"),
+    pytest.param([("Date", "1"), ("ETag", "x")], [("Date", "2"), ("ETag", "y")], [], id="values ignored"),
+    pytest.param([("Date", "1")], [], [("headers.date", "missing", "1", None)], id="but presence is not"),
+    pytest.param([("Content-Length", "1")], [("Transfer-Encoding", "chunked")], [], id="framing"),
+    pytest.param([("Set-Cookie", "s=1; Path=/; Expires=now")], [("Set-Cookie", "s=2; expires=then; Path=/")], [],
+                 id="cookie value"),
+    pytest.param([("Set-Cookie", "s=1; HttpOnly")], [("Set-Cookie", "s=1")],
+                 [("headers.set-cookie", "value", "s=*; HttpOnly", "s=*")], id="cookie attribute"),
+    pytest.param([("Set-Cookie", "s=1")], [("Set-Cookie", "s=")],
+                 [("headers.set-cookie", "value", "s=*", "s=")], id="cookie deleted"),
+    pytest.param([("Set-Cookie", "a=1"), ("Set-Cookie", "b=1")], [("Set-Cookie", "b=1"), ("Set-Cookie", "a=1")], [],
+                 id="cookies in another order"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("left", "right", "expected"), CASES)
+def test_headers(
+    left: list[tuple[str, str]], right: list[tuple[str, str]], expected: list[tuple[object, ...]]
+) -> None:
+    found = header_differences(left, right)
+    assert [(item.path, item.kind, item.left, item.right) for item in found] == expected
