@@ -27,8 +27,9 @@ was odd does not depend on which): timestamps and single flakes do not make a wr
 that seldom differ, by the same count, are one family of tests and those that often do another, each with its
 own control (Efron 2008, Ann. Appl. Stat. 2:197).
 
-**Unsteady places.** Where the old build disagreed with itself, p counts ten times: the three runs are not made
-at one instant, and what drifts with the time of day or the state of a cache is no longer quite exchangeable.
+**Unsteady places.** Where the old build disagreed with itself, p counts a hundredfold: the three runs are not
+made at one instant, and what drifts with the time of day or the state of a cache is not quite exchangeable. It
+costs little: what is wrong there is mostly wrong in every request.
 
 **Effect, not only significance.** A regression must also be odd `min_ratio` times as often as either old run,
 in `min_share` of the exchanges, five times at the least (fewer where it hits most requests), and not in one
@@ -57,7 +58,7 @@ GROUPS: Mapping[str, str] = {
 }
 
 _WEIGHTS = {"outcome": 2.0, "shape": 1.5, "value": 1.0}
-_UNSTEADY = 10.0
+_UNSTEADY = 100.0
 _SELDOM = 25
 
 _ENOUGH = 5
