@@ -89,6 +89,11 @@ class Planner:
         self._lane_numbers: dict[tuple[str, int], int] = {}
         self._next_lane = 0
 
+    @property
+    def planned_by_all(self) -> int:
+        """Arrivals of all shares together, so far."""
+        return self._index
+
     def arrivals(self) -> Iterator[Planned]:
         """All arrivals of this worker's share, lap after lap, until the laps or the duration are over."""
         lap, offset = 0, 0
@@ -202,7 +207,9 @@ def stream(order: Order, out: BinaryIO) -> None:
                 gathered, size = [], 0
         if not planned and order.shares == 1:
             raise InputError(_nothing_planned(order, planner.counts))
-        last = pack_last(END, {"planned": planned, **planner.counts})
+        last = pack_last(
+            END, {"planned": planned, "planned_by_all": planner.planned_by_all, **planner.counts}
+        )
     except ReplayError as error:
         last = pack_last(ERROR, str(error))
     _write(out, [*gathered, last])

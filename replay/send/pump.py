@@ -52,6 +52,9 @@ class Pump:
         self.started = 0
         """Arrivals taken up so far."""
         self.under_way = 0
+        self.behind = 0
+        """Arrivals that were due already when the pump came to them. Of arrivals at random, the share that
+        finds a server busy is its utilisation (PASTA): so this share tells how near the pump is to its limit."""
         self._endpoint = endpoint
         self._recorder = recorder
         self._start = start
@@ -113,6 +116,8 @@ class Pump:
         for arrival in arrivals:
             due_at = start + arrival.due_ns
             now = monotonic_ns()
+            if now >= due_at:
+                self.behind += 1
             while now < due_at:
                 self._rest(now, due_at - now)
                 now = monotonic_ns()

@@ -26,6 +26,7 @@ _READY_BYTES = 16 << 20
 _POLL_S = 0.002
 _FULL_S = 0.02
 
+_native_close = gevent.monkey.get_original("os", "close")
 _native_sleep = gevent.monkey.get_original("time", "sleep")
 
 
@@ -101,7 +102,7 @@ class Source:
                     _native_sleep(_FULL_S)
         finally:
             self._ended = True
-            os.close(self._descriptor)
+            _native_close(self._descriptor)
 
     def _exactly(self, size: int) -> bytes | None:
         data = b""

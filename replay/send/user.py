@@ -14,15 +14,21 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gevent
+from gevent.event import Event
 from locust import LoadTestShape, User, events
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
+from replay.send import closing
+from replay.send.crew import DONE, Crew, Hand, start_soon
 from replay.send.options import add_options, settings_from
 from replay.send.worker import Job, Worker
 from replay.store import metadata
@@ -63,18 +69,15 @@ class ReplayShape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         """Locust asks once a second how many users there should be; `None` ends the test."""
-        if self.over:
+        crew = _CREWS.get(self.runner)
+        if self.over or (isinstance(crew, Crew) and crew.is_over()):
             return None
-        workers = max(1, getattr(self.runner, "worker_count", 1))
+        workers = _shares(self.runner.environment)
         return workers, float(workers)
 
 
 class ReplayUser(User):
     """The pump of one worker."""
-
-    def __init__(self, environment: Any) -> None:
-        super().__init__(environment)
-        self.worker: Worker | None = None
 
     def start(self, group: Any) -> Any:
         """Run the pump in place of Locust's task loop."""
@@ -85,18 +88,22 @@ class ReplayUser(User):
 
     def _replay(self) -> None:
         environment = self.environment
+        share = environment.runner.worker_index
+        if share in _PUMPING or share >= _shares(environment):
+            # Locust moves the user of a lost worker to another, which has its own share to see to.
+            Event().wait()
+        _PUMPING.add(share)
         try:
-            job = _job(environment)
-            self.worker = Worker(job, environment.events.request.fire)
-            gevent.signal_handler(signal.SIGUSR2, self.worker.abandon)
-            try:
-                self.worker.run()
-            finally:
-                metadata.close(job.out, "run", self.worker.books)
+            _replay_share(environment, share)
         except ReplayError as error:
             environment.process_exit_code = error.exit_code
             _say(error, environment.parsed_options.progress_fd)
-        gevent.spawn(_end, environment)
+        finally:
+            _PUMPING.discard(share)
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.send_message(DONE, {})
+        else:
+            gevent.spawn(_end, environment)
 
     def nothing(self) -> None:
         """Locust warns about users without tasks; this one is never run."""
@@ -104,17 +111,74 @@ class ReplayUser(User):
     tasks = [nothing]  # noqa: RUF012 - Locust's own protocol
 
 
-def _job(environment: Any) -> Job:
+_PUMPING: set[int] = set()
+_CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
+
+
+@events.init.add_listener
+def _join_up(environment: Any, runner: Any, **_: Any) -> None:
+    if isinstance(runner, MasterRunner):
+        _CREWS[runner] = Crew(runner)
+    elif isinstance(runner, WorkerRunner):
+        _CREWS[runner] = Hand(runner)
+
+
+@events.test_start.add_listener
+def _begin_run(environment: Any, **_: Any) -> None:
+    """The process that has the whole run in view begins it: the master, or the only one."""
+    if isinstance(environment.runner, WorkerRunner):
+        return
     options = environment.parsed_options
-    target, settings = _checked(options, environment.host)
-    out = Path(options.out)
-    metadata.create(
-        out,
-        "run",
-        source={"capture": str(Path(options.capture).resolve()), "target": target.url},
-        settings={name: getattr(settings, name) for name in RunSettings.__slots__},
+    try:
+        target, settings = _checked(options, environment.host)
+        metadata.create(
+            Path(options.out),
+            "run",
+            source={
+                "capture": str(Path(options.capture).resolve()),
+                "target": target.url,
+                "workers": _shares(environment),
+            },
+            settings=asdict(settings),
+        )
+    except ReplayError as error:
+        environment.process_exit_code = error.exit_code
+        _say(error, options.progress_fd)
+        gevent.spawn(_end, environment)
+
+
+@events.test_stop.add_listener
+def _close_run(environment: Any, **_: Any) -> None:
+    """The master closes what its workers could not."""
+    crew = _CREWS.get(environment.runner)
+    if isinstance(crew, Crew) and crew.started:
+        closing.close(Path(environment.parsed_options.out))
+
+
+def _replay_share(environment: Any, share: int) -> None:
+    options = environment.parsed_options
+    target, settings = parse_target(environment.host, "--host"), settings_from(options)
+    shares = _shares(environment)
+    job = Job(
+        options.capture, Path(options.out), target, settings, f"w{share}", share, shares, options.progress_fd
     )
-    return Job(options.capture, out, target, settings, progress_fd=options.progress_fd)
+    hand = _CREWS.get(environment.runner)
+    worker = Worker(
+        job, environment.events.request.fire, hand.agree if isinstance(hand, Hand) else start_soon
+    )
+    gevent.signal_handler(signal.SIGUSR2, worker.abandon)
+    try:
+        worker.run()
+    finally:
+        if worker.books and closing.enter(job.out, job.name, worker.books, shares):
+            closing.close(job.out)
+
+
+def _shares(environment: Any) -> int:
+    """How many workers share the run."""
+    if isinstance(environment.runner, LocalRunner):
+        return 1
+    return max(1, int(environment.parsed_options.expect_workers))
 
 
 def _checked(options: Any, host: str | None) -> tuple[Target, RunSettings]:

@@ -25,8 +25,6 @@ from replay.send.source import Source
 from replay.send.target import resolve
 
 _PROGRESS_S = 0.25
-# From "ready" to the first arrival's earliest instant: the collector's last round takes part of it.
-_LEAD_NS = 250_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,17 @@ class Job:
 
 
 class Worker:
-    """Runs a job. `books` is complete once `run` has returned, also when it was interrupted."""
+    """Runs a job. `books` is complete once `run` has returned, also when it was interrupted.
 
-    def __init__(self, job: Job, fire: Callable[..., Any]) -> None:
+    `fire` is Locust's request event. `agree` is called when this worker is ready; it waits for the others and
+    returns the common start, in nanoseconds of the wall clock.
+    """
+
+    def __init__(self, job: Job, fire: Callable[..., Any], agree: Callable[[], int]) -> None:
         self.books: dict[str, Any] = {}
         self._job = job
         self._fire = fire
+        self._agree = agree
         self._source: Source | None = None
         self._pump: Pump | None = None
         self._recorder: Recorder | None = None
@@ -67,8 +70,8 @@ class Worker:
                 Order(job.capture, job.settings, job.target.authority, job.share, job.shares)
             )
             self._source.wait_ready()
-            start = monotonic_ns() + _LEAD_NS
-            started_at = time.time_ns() + _LEAD_NS
+            started_at = self._agree()
+            start = monotonic_ns() + started_at - time.time_ns()
             self._recorder = Recorder(job.out, job.name, start, self._fire)
             self._pump = Pump(
                 endpoint,
@@ -82,7 +85,11 @@ class Worker:
             self._send(self._pump, self._recorder, self._source)
             self.books = {
                 **self._recorder.books(),
-                "left_out": {k: v for k, v in self._source.counts.items() if k != "planned" and v},
+                "behind": self._pump.behind,
+                "left_out": {
+                    k: v for k, v in self._source.counts.items() if not k.startswith("planned") and v
+                },
+                "planned_by_all": self._source.counts.get("planned_by_all", 0),
                 "interrupted": self._interrupted,
                 "started_at_ns": started_at,
                 "wall_ns": monotonic_ns() - start,
@@ -127,6 +134,7 @@ class Worker:
 
     def _tell_once(self, pump: Pump, recorder: Recorder) -> None:
         line = {
+            "worker": self._job.name,
             "started": pump.started,
             "under_way": pump.under_way,
             "answered": recorder.answered,

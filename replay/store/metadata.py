@@ -127,4 +127,6 @@ def _locked(directory: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        # Not left to the closing: in a process that gevent has patched, that comes some time later.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)

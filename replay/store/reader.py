@@ -123,7 +123,7 @@ def _sweep(
 ) -> Iterator[pa.Table]:
     order = [(key, "ascending") for key in keys]
     pending: list[pa.Table] = []
-    for group, following in zip(groups, [*groups[1:], None], strict=True):
+    for group, following in zip(groups, [*groups[1:], None], strict=False):
         table = group.fragment.to_table(columns=columns, filter=where, use_threads=False)
         pending.append(table.sort_by(order))
         if following is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from replay.config import RunSettings, parse_target
 from replay.errors import InputError, ReplayError
+from replay.send import closing
 from replay.send.options import to_arguments
 from replay.send.target import check_reachable
 from replay.store import metadata
@@ -86,13 +88,24 @@ def replay_run(
 
 
 def _arguments(capture: Path, target: str, out: Path, settings: RunSettings, progress_fd: int) -> list[str]:
+    several: tuple[str, ...] = ()
+    if settings.workers > 1:
+        port = str(_free_port())
+        several = ("--processes", str(settings.workers), "--master-bind-host", "127.0.0.1")
+        several += ("--master-bind-port", port, "--master-port", port)
     return [
         *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE)),
         *("--headless", "--only-summary", "--skip-log-setup"),
         *("--capture", str(capture), "--host", target, "--out", str(out)),
         *("--progress-fd", str(progress_fd)),
         *to_arguments(settings),
+        *several,
     ]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -118,10 +131,13 @@ def _follow(
 ) -> bool:
     """Pass progress on until the process ends; returns whether the user interrupted it."""
     interrupted = 0
+    tally = _Tally(planned)
     while True:
         try:
             for line in lines:
-                _handle(json.loads(line), planned, progress)
+                told = tally.hear(json.loads(line))
+                if progress is not None:
+                    progress(told)
             process.wait(_STOP_TIMEOUT_S)
             return interrupted > 0
         except KeyboardInterrupt:
@@ -130,23 +146,33 @@ def _follow(
                 process.send_signal(signal.SIGINT if interrupted == 1 else signal.SIGUSR2)
 
 
-def _handle(line: dict[str, Any], planned: int, progress: Callable[[Progress], None] | None) -> None:
-    if "error" in line:
-        error = ReplayError(line["error"])
-        error.exit_code = line["exit_code"]
-        raise error
-    if progress is not None:
-        progress(Progress(planned=planned, **line))
+class _Tally:
+    """Adds up what the workers tell of themselves."""
+
+    def __init__(self, planned: int) -> None:
+        self._planned = planned
+        self._of: dict[str, dict[str, int]] = {}
+
+    def hear(self, line: dict[str, Any]) -> Progress:
+        """Take in one worker's line; an error it tells is raised here."""
+        if "error" in line:
+            error = ReplayError(line["error"])
+            error.exit_code = line["exit_code"]
+            raise error
+        self._of[line.pop("worker")] = line
+        sums = {name: sum(other[name] for other in self._of.values()) for name in line}
+        return Progress(planned=self._planned, **sums)
 
 
 def _summary(out: Path, returncode: int, interrupted: bool) -> RunSummary:
     if not (out / "run.json").exists():
         raise ReplayError(f"the replayer ended before it began (exit {returncode}): its messages are above")
     meta = metadata.load(out, "run")
-    if meta["state"] == "open":
+    if not meta.get("workers"):
         recover(out, "run")
         raise ReplayError(f"the replayer died (exit {returncode}); what it had recorded is readable in {out}")
-    return RunSummary(out, meta["books"], interrupted or bool(meta["books"]["interrupted"]))
+    books = meta["books"] if meta["state"] == "closed" else closing.close(out)
+    return RunSummary(out, books, interrupted or bool(books["interrupted"]))
 
 
 def _remove_empty(out: Path) -> None:
