@@ -225,6 +225,47 @@ def show(
 
 
 @app.command()
+def gate(
+    config: ConfigOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="where the results go, instead of [gate] out")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and its length")] = False,
+) -> None:
+    """The whole CI stage: start both builds, replay to each, compare, judge, report.
+
+    Exit 0: pass; 1: regressions; 2: could not run; 3: a run was not faithful enough to judge.
+    """
+    from replay import config as configuration
+    from replay.report import annotations, text
+    from replay.verbs.gate import plan, plan_text, run_gate
+
+    settings = configuration.load(config)
+    if dry_run:
+        _print(plan_text(plan(settings, out)))
+        raise typer.Exit
+    outcome = run_gate(settings, _say, _bar, out)
+    _print(text.render(outcome.dossier.report, _width(), _color()))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _print(annotations.render(outcome.dossier))
+    _say(f"reports: {', '.join(map(str, outcome.files.values()))}")
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def init(
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="the file to write")] = Path(
+        "replay.toml"
+    ),
+) -> None:
+    """Write a commented replay.toml to begin with."""
+    from replay.verbs.init import write_template
+
+    write_template(config)
+    _say(f"{config} is written: say in it where the capture is and how to start both builds")
+
+
+@app.command()
 def inspect(
     dataset: Annotated[Path, typer.Argument(metavar="DIR", help="a capture or a run")],
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
@@ -234,7 +275,12 @@ def inspect(
     from replay.verbs.inspecting import inspect as run
 
     overview = run(dataset)
-    _print(overview.to_json().decode() if json else to_text(overview, _width(), _color()))
+    if json:
+        _print(overview.to_json().decode())
+        return
+    _print(to_text(overview, _width(), _color()))
+    if overview.kind == "run":
+        _fidelity(dataset)
 
 
 @app.command("run")
@@ -278,9 +324,10 @@ def run_(
     insecure: Annotated[bool | None, typer.Option("--insecure", help="do not verify the certificate")] = None,
     ca: Annotated[str | None, typer.Option(metavar="FILE", help="CA certificates to trust")] = None,
     seed: Annotated[int | None, typer.Option(help="of the random arrivals")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes that share the sessions")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Replay a capture against a target; record every answer."""
+    """Replay a capture against a target; record every answer. Exit 3: the replay was not faithful."""
     from replay import config as configuration
     from replay.plan.pacing import parse_duration
     from replay.report.overview import to_text
@@ -307,19 +354,34 @@ def run_(
         insecure=insecure,
         ca=ca,
         seed=seed,
+        workers=workers,
     )
     with _bar() as bar:
         summary = replay_run(capture, target, out, settings, bar.update)
     _print(to_text(look(out), _width(), _color()))
+    faithful = _fidelity(out)
     if summary.interrupted:
         _say(f"interrupted: what was sent is in {out}")
         raise typer.Exit(130)
+    if not faithful:
+        raise typer.Exit(3)
 
 
-def _bar() -> RunBar:
+def _fidelity(run: Path) -> bool:
+    """Print how faithful a run was; returns whether it was."""
+    from replay.report.fidelity import lines
+    from replay.report.screen import render
+    from replay.verbs.fidelity import fidelity_of
+
+    fidelity = fidelity_of(run)
+    _print(render(lines(fidelity), _width(), _color()))
+    return fidelity.faithful
+
+
+def _bar(label: str = "replay") -> RunBar:
     from replay.progress import RunBar
 
-    return RunBar(sys.stderr)
+    return RunBar(sys.stderr, label)
 
 
 def _books_line(out: Path, books: Mapping[str, Any]) -> str:

@@ -102,6 +102,8 @@ class Config:
     routes: tuple[tuple[str, str], ...] = ()
     run: dict[str, Any] = field(default_factory=dict)
     diff: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The tables of `replay gate`, by name; `replay.verbs.gate_settings` reads and checks them."""
 
     def run_settings(self, **options: Any) -> RunSettings:
         """The `[run]` table, overridden by what the command line said (options that are not `None`)."""
@@ -121,6 +123,8 @@ class Config:
             **{key: table[key] for key in _DIFF_KEYS if key in table},
         )
 
+
+GATE_TABLES = ("gate", "baseline", "candidate", "control", "limits")
 
 _JUDGE_KEYS = ("fdr", "min_ratio", "min_share")
 _LATENCY_KEYS = ("tolerance", "floor_ms", "level")
@@ -143,7 +147,7 @@ def load(path: Path | None) -> Config:
 
 
 def _config(path: Path, data: dict[str, Any]) -> Config:
-    known = {"routes", "run", "diff"}
+    known = {"routes", "run", "diff", *GATE_TABLES}
     for key in data:
         if key not in known:
             raise ConfigError(f"{path}: unknown table [{key}]; known are {', '.join(sorted(known))}")
@@ -152,6 +156,7 @@ def _config(path: Path, data: dict[str, Any]) -> Config:
         routes=_routes(path, data.get("routes", [])),
         run=_run_table(path, _table(path, data, "run")),
         diff=_diff_table(path, _table(path, data, "diff")),
+        gate={key: _table(path, data, key) for key in GATE_TABLES if key in data},
     )
 
 

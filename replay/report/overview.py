@@ -11,6 +11,11 @@ from rich.text import Text
 
 from replay.report.screen import milliseconds, render, size, sparkline, table
 
+_ACCOUNTS = {
+    *("seen", "written", "sampled_out", "filtered", "dropped", "failed", "not_taken", "notes"),
+    *("planned", "sent", "answered", "skipped", "left_out", "workers_lost"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointMix:
@@ -60,8 +65,9 @@ def _head(overview: Overview) -> Text:
     text.append(f"{overview.kind} {overview.path}", style="bold")
     text.append(f"  {meta['state']}, recorded {meta['started_at']}\n")
     text.append(f"from {source}\n" if source else "")
+    noun = "exchanges" if overview.kind == "capture" else "arrivals"
     text.append(
-        f"{overview.count:,} exchanges in {overview.seconds:,.1f} s, {overview.sessions:,} sessions,"
+        f"{overview.count:,} {noun} in {overview.seconds:,.1f} s, {overview.sessions:,} sessions,"
         f" {overview.connections:,} connections"
     )
     return text
@@ -94,13 +100,15 @@ def _mix(overview: Overview) -> Any:
 
 def _closing(overview: Overview) -> list[Text]:
     lines = []
-    if overview.lag_ns:
-        shown = ", ".join(f"{name} {milliseconds(value)} ms" for name, value in overview.lag_ns.items())
-        lines.append(Text(f"lag of the generator: {shown}"))
     books = overview.meta.get("books") or {}
     if books:
         lines.append(
-            Text("books: " + ", ".join(_entry(key, value) for key, value in books.items() if _told(value)))
+            Text(
+                "books: "
+                + ", ".join(
+                    _entry(key, value) for key, value in books.items() if key in _ACCOUNTS and _told(value)
+                )
+            )
         )
     return lines
 
@@ -113,6 +121,4 @@ def _entry(key: str, value: Any) -> str:
     name = key.replace("_", " ")
     if isinstance(value, dict):
         return f"{name} " + " + ".join(f"{count} {reason}" for reason, count in value.items())
-    if key.endswith("_ns"):
-        return f"{name.removesuffix(' ns')} {value / 1e9:.2f} s"
     return f"{name} {value:,}"

@@ -1,0 +1,77 @@
+"""`replay init`: a replay.toml to begin with, every key explained where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from replay.errors import ConfigError
+
+TEMPLATE = """\
+# replay.toml: what `replay gate` does, and how the other commands do their part of it.
+# Paths count from this file. Commented lines show the defaults, or examples.
+
+[gate]
+capture = "captures/mine"      # made by `replay capture` or `replay import`
+out = "gate-out"               # reports, runs and logs; an earlier gate's are replaced
+# title = "Replay gate"
+# control = true               # replay to the old build twice: what differs between the two is noise
+# at_once = false              # true: all builds up and replayed to together
+
+# A build is a command to start, or a url where it already runs. {port} stands for a free port.
+[baseline]
+command = "./serve --port {port}"
+# url = "https://staging-old.example.com"
+ready = "/health"              # answers below 400 once the build is up; left out: its port is open
+# timeout = 60                 # seconds to become ready, and for the reset
+# grace = 10                   # seconds to end after SIGTERM, then SIGKILL to the whole process group
+# directory = "."
+# log = "baseline.log"         # default: baseline.log, control.log and candidate.log in `out`
+# reset = "./restore-staging-data"   # before each run; gets REPLAY_ROLE, REPLAY_URL, REPLAY_PORT
+# env = { DATABASE_URL = "postgres://staging/old" }
+
+[candidate]
+command = "./serve-new --port {port}"
+ready = "/health"
+
+# The load, for `replay run` too; without rate, ramp or concurrency: as recorded.
+[run]
+# speed = 1.0                  # times as fast as recorded
+# rate = 500                   # requests per second instead of the recorded times
+# duration = 600               # seconds
+# workers = 1                  # processes that send
+# timeout = 30                 # seconds to wait for an answer
+# exclude = ["POST /payments"]
+
+# What a build may do and still pass. Left out: 0 regressions, 0 endpoints slower, all else is free.
+[limits]
+# regressions = 0              # findings; "any" for no limit
+# suspects = "any"
+# slower = 0                   # endpoints
+# error_rate = 0.01            # share of the candidate's requests that failed or were answered 5xx
+# p95_ratio = 1.5              # new / old time to answer, of each endpoint; also p50_ratio, p99_ratio
+
+# [limits.all]                 # of all requests together
+# p99_ratio = 1.2
+
+# [limits.endpoint."GET /search"]
+# p95_ratio = 2.0
+
+# [limits.fidelity]            # beyond these a run is not judged: exit 3
+
+# Differences that are meant, or mean nothing.
+# [[diff.rule]]
+# endpoint = "GET /orders/*"
+# path = "$.items[*].price"
+# tolerance = 0.01             # or: ignore = true, relative = 0.01, mask = "v[0-9]+", unordered = true
+"""
+
+
+def write_template(path: Path) -> None:
+    """Write the commented file. `ConfigError` where there is one already: it is never overwritten."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        raise ConfigError(f"{path} is there already: edit it, or name another with --config") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
