@@ -18,6 +18,7 @@ from replay import __version__
 from replay.errors import ReplayError
 
 if TYPE_CHECKING:
+    from replay.config import Config
     from replay.progress import RunBar
 
 app = typer.Typer(
@@ -158,13 +159,21 @@ def diff(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Compare what two builds answered. Exit 0: the same; 1: regressions; 3: not comparable."""
+    """Compare what two builds answered. Exit 0: the same; 1: regressions; 3: a run was not faithful enough."""
     from replay import config as configuration
     from replay.report import text
+    from replay.report.gate import invalidated
     from replay.verbs.diff import diff_runs
+    from replay.verbs.fidelity import fidelities_of
+    from replay.verbs.gate_settings import fidelity_limits
 
-    settings = configuration.load(config).diff_settings()
-    report = diff_runs(baseline, candidate, control, settings)
+    configured = configuration.load(config)
+    settings, runs = (
+        configured.diff_settings(),
+        {"baseline": baseline, "control": control, "candidate": candidate},
+    )
+    fidelities = fidelities_of(runs, fidelity_limits(configured))
+    report = invalidated(diff_runs(baseline, candidate, control, settings), fidelities.items())
     asked = {"html": html, "json": json, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     files = {form: path for form, path in asked.items() if path is not None}
     if "-" not in map(str, files.values()):
@@ -172,7 +181,7 @@ def diff(
     if files:
         from replay.verbs.reporting import around, write_reports
 
-        write_reports(around(report, settings), files)
+        write_reports(around(report, settings, fidelities=fidelities), files)
     raise typer.Exit(report.exit_code)
 
 
@@ -194,10 +203,12 @@ def report(
     """Write every report anew from the stored runs. Exit codes as of `replay diff`."""
     from replay import config as configuration
     from replay.report import text
+    from replay.verbs.gate_settings import fidelity_limits
     from replay.verbs.reporting import FILES, dossier_of, files_for, sides_of, write_reports
 
-    files = files_for(form or list(FILES), out)
-    dossier = dossier_of(*sides_of(runs), configuration.load(config).diff_settings(), title=title)
+    files, configured = files_for(form or list(FILES), out), configuration.load(config)
+    limits = fidelity_limits(configured)
+    dossier = dossier_of(*sides_of(runs), configured.diff_settings(), title=title, limits=limits)
     write_reports(dossier, files)
     _print(text.render(dossier.report, _width(), _color()))
     _say(f"written: {', '.join(map(str, files.values()))}")
@@ -269,8 +280,10 @@ def init(
 def inspect(
     dataset: Annotated[Path, typer.Argument(metavar="DIR", help="a capture or a run")],
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Show what is in a capture or a run: mix, rate over time, sessions, sizes, books."""
+    from replay import config as configuration
     from replay.report.overview import to_text
     from replay.verbs.inspecting import inspect as run
 
@@ -280,7 +293,7 @@ def inspect(
         return
     _print(to_text(overview, _width(), _color()))
     if overview.kind == "run":
-        _fidelity(dataset)
+        _fidelity(dataset, configuration.load(config))
 
 
 @app.command("run")
@@ -335,7 +348,8 @@ def run_(
     from replay.verbs.inspecting import inspect as look
     from replay.verbs.run import replay_run
 
-    settings = configuration.load(config).run_settings(
+    configured = configuration.load(config)
+    settings = configured.run_settings(
         speed=speed,
         rate=rate,
         poisson=poisson,
@@ -359,7 +373,7 @@ def run_(
     with _bar() as bar:
         summary = replay_run(capture, target, out, settings, bar.update)
     _print(to_text(look(out), _width(), _color()))
-    faithful = _fidelity(out)
+    faithful = _fidelity(out, configured)
     if summary.interrupted:
         _say(f"interrupted: what was sent is in {out}")
         raise typer.Exit(130)
@@ -367,13 +381,14 @@ def run_(
         raise typer.Exit(3)
 
 
-def _fidelity(run: Path) -> bool:
-    """Print how faithful a run was; returns whether it was."""
+def _fidelity(run: Path, config: Config) -> bool:
+    """Print how faithful a run was, by the limits of replay.toml; returns whether it was."""
     from replay.report.fidelity import lines
     from replay.report.screen import render
     from replay.verbs.fidelity import fidelity_of
+    from replay.verbs.gate_settings import fidelity_limits
 
-    fidelity = fidelity_of(run)
+    fidelity = fidelity_of(run, fidelity_limits(config))
     _print(render(lines(fidelity), _width(), _color()))
     return fidelity.faithful
 
@@ -391,19 +406,6 @@ def _books_line(out: Path, books: Mapping[str, Any]) -> str:
         if isinstance(count, int) and count
     )
     return f"{out}: {', '.join(told)}\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """A report to a file, `-` being standard output."""
-    from replay.errors import UsageError
-
-    if str(path) == "-":
-        _print(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _tuple(values: list[str] | None) -> tuple[str, ...] | None:

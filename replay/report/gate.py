@@ -1,15 +1,15 @@
 """The verdict of a gate: a comparison held against the limits that a team has set, and nothing guessed.
 
 A run that was not faithful makes the verdict invalid, whatever was found in it: a verdict is only worth
-something where the load was what it claims to be.
+something where the load was what it claims to be. No limit can make an invalid verdict another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from replay.findings import FAIL, INVALID, PASS, REGRESSION, SUSPECT, Check, LatencyRow
+from replay.findings import FAIL, INVALID, PASS, REGRESSION, SUSPECT, Check, Fidelity, LatencyRow, Report
 from replay.report import words
 from replay.report.dossier import ALL, BASELINE, CANDIDATE, Dossier, RunFacts
 
@@ -38,31 +38,35 @@ class Limits:
         return frozenset(quantile for table in tables for quantile in table)
 
 
+def invalidated(report: Report, fidelities: Iterable[tuple[str, Fidelity]]) -> Report:
+    """The report as it is, or invalid where a run (role, fidelity) was not faithful enough to judge."""
+    reasons = tuple(
+        f"the {role} run was not faithful: {'; '.join(map(breach, fidelity.breaches))}"
+        for role, fidelity in fidelities
+        if not fidelity.faithful
+    )
+    if not reasons:
+        return report
+    before = report.reasons if report.verdict == INVALID else ()
+    return replace(report, verdict=INVALID, reasons=(*before, *reasons))
+
+
 def judged(dossier: Dossier, limits: Limits) -> Dossier:
     """The dossier with the verdict that the limits make, its reasons, and the checks behind it."""
     checks = tuple(_checks(dossier, limits))
-    verdict, reasons = _verdict(dossier, checks)
+    verdict, reasons = _verdict(dossier.report, checks)
     return replace(dossier, report=replace(dossier.report, verdict=verdict, reasons=reasons), limits=checks)
 
 
-def _verdict(dossier: Dossier, checks: tuple[Check, ...]) -> tuple[str, tuple[str, ...]]:
-    report = dossier.report
-    unfaithful = tuple(_unfaithful(dossier))
-    if report.verdict == INVALID or unfaithful:
-        return INVALID, (*(report.reasons if report.verdict == INVALID else ()), *unfaithful)
+def _verdict(report: Report, checks: tuple[Check, ...]) -> tuple[str, tuple[str, ...]]:
+    if report.verdict == INVALID:
+        return INVALID, report.reasons
     broken = tuple(_broken(check) for check in checks if not check.held)
     if broken:
         return FAIL, broken
     if report.verdict == FAIL:
         return PASS, (f"within the limits, although: {'; '.join(report.reasons)}",)
     return PASS, report.reasons
-
-
-def _unfaithful(dossier: Dossier) -> Iterator[str]:
-    for role, fidelity in dossier.fidelities():
-        if not fidelity.faithful:
-            found = "; ".join(breach(check) for check in fidelity.breaches)
-            yield f"the {role} run was not faithful: {found}"
 
 
 def breach(check: Check) -> str:
@@ -72,10 +76,13 @@ def breach(check: Check) -> str:
     return f"{check.name} {value}, limit {limit}{advice}"
 
 
+_ONE = {"regressions": "regression", "suspects": "suspect", "endpoints slower": "endpoint slower"}
+
+
 def _broken(check: Check) -> str:
     if check.unit:
         return breach(check)
-    plain = f"{check.value:,.0f} {check.name}"
+    plain = f"{check.value:,.0f} {_ONE[check.name] if check.value == 1 else check.name}"
     return plain if not check.limit else f"{plain}, at most {check.limit:,.0f} allowed"
 
 

@@ -63,7 +63,7 @@ def _verdict(report: Report) -> Text:
     line = Text(report.verdict.upper(), style=_STYLES[report.verdict])
     line.append("  " + "; ".join(map(words.clean, report.reasons)), style="default")
     suspects = len(report.judged(SUSPECT))
-    if suspects:
+    if suspects and report.verdict != INVALID:
         line.append(f" ({suspects:,} more {'is' if suspects == 1 else 'are'} suspect)", style="default")
     return line
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def fidelity_of(run: Path, limits: FidelityLimits | None = None) -> Fidelity:
     return Fidelity(
         str(run), judge(measures, limits or FidelityLimits()), tally.points(), dict(measures.lag_ns)
     )
+
+
+def fidelities_of(
+    runs: Mapping[str, Path | None], limits: FidelityLimits | None = None
+) -> dict[str, Fidelity]:
+    """How faithful each run was, by its role; a role without a run is left out."""
+    return {role: fidelity_of(run, limits) for role, run in runs.items() if run is not None}
 
 
 @dataclass(slots=True)

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 from replay.config import Config, RunSettings
 from replay.diff.settings import DiffSettings
 from replay.errors import InputError, ReplayError
-from replay.findings import Fidelity
 from replay.report.dossier import BASELINE, CANDIDATE, CONTROL, Dossier
 from replay.report.gate import judged
 from replay.store.reader import Dataset
@@ -67,13 +66,12 @@ def run_gate(config: Config, say: Say, bars: Bars, out: Path | None = None) -> G
     """Do all of it. `ReplayError` where it cannot be done, `KeyboardInterrupt` on SIGINT and SIGTERM."""
     gate = gate_settings(config, out)
     settings, diffing = config.run_settings(), _diff_settings(config, gate)
-    fidelity = _fidelity(gate)
     began = time.monotonic()
     with terminable():
         _prepare(gate)
         _replay_all(gate, config, settings, say, bars)
         say("compare")
-        dossier = _dossier(gate, diffing, fidelity)
+        dossier = _dossier(gate, diffing)
         dossier = judged(replace(dossier, seconds=time.monotonic() - began), gate.limits)
         files = files_for(list(FILES), gate.out)
         write_reports(dossier, files)
@@ -85,7 +83,6 @@ def plan(config: Config, out: Path | None = None) -> tuple[Stage, ...]:
     gate = gate_settings(config, out)
     settings = config.run_settings()
     _diff_settings(config, gate)
-    _fidelity(gate)
     capture = Dataset.open(gate.capture, "capture")
     seconds = _length(capture, settings)
     stages = []
@@ -138,12 +135,6 @@ def _diff_settings(config: Config, gate: GateSettings) -> DiffSettings:
         return settings
     quantiles = tuple(sorted({*settings.latency.quantiles, *gate.limits.quantiles()}))
     return replace(settings, latency=replace(settings.latency, quantiles=quantiles))
-
-
-def _fidelity(gate: GateSettings) -> Callable[[Path], Fidelity | None]:
-    from replay.verbs.reporting import fidelity_of
-
-    return fidelity_of
 
 
 def _prepare(gate: GateSettings) -> None:
@@ -226,16 +217,14 @@ def _wait(gate: GateSettings, role: str, process: subprocess.Popen[bytes]) -> No
     raise ReplayError(f"the {role} run could not be made: {last}")
 
 
-def _dossier(
-    gate: GateSettings, diffing: DiffSettings, fidelity: Callable[[Path], Fidelity | None]
-) -> Dossier:
+def _dossier(gate: GateSettings, diffing: DiffSettings) -> Dossier:
     return dossier_of(
         gate.out / BASELINE,
         gate.out / CANDIDATE,
         gate.out / CONTROL if gate.with_control else None,
         diffing,
         title=gate.title,
-        fidelity=fidelity,
+        limits=gate.fidelity,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from replay.config import Config, parse_target
 from replay.errors import ConfigError, UsageError
 from replay.report.dossier import BASELINE, CANDIDATE, CONTROL, ROLES
+from replay.report.fidelity import FidelityLimits
 from replay.report.gate import Limits
 
 
@@ -47,7 +48,7 @@ class GateSettings:
     confirm: bool
     builds: Mapping[str, BuildSettings]
     limits: Limits
-    fidelity: Mapping[str, Any]
+    fidelity: FidelityLimits
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -105,10 +106,6 @@ def gate_settings(config: Config, out: Path | None = None) -> GateSettings:
             raise ConfigError(
                 f"{path}: [{role}] is missing: say where that build is (url) or how to start it (command)"
             )
-    limits = dict(tables.get("limits", {}))
-    fidelity = limits.pop("fidelity", {})
-    if not isinstance(fidelity, dict):
-        raise ConfigError(f"{path}: fidelity limits are a table of their own: write [limits.fidelity]")
     return GateSettings(
         capture=home / gate["capture"],
         out=out or home / gate.get("out", "gate-out"),
@@ -117,9 +114,26 @@ def gate_settings(config: Config, out: Path | None = None) -> GateSettings:
         at_once=gate.get("at_once", False),
         confirm=gate.get("confirm", True),
         builds=builds,
-        limits=_limits(path, limits),
-        fidelity=fidelity,
+        limits=_limits(path, tables.get("limits", {})),
+        fidelity=fidelity_limits(config),
     )
+
+
+def fidelity_limits(config: Config) -> FidelityLimits:
+    """`[limits.fidelity]`, for every command that judges a run. `ConfigError` for whatever is off."""
+    table = config.gate.get("limits", {}).get("fidelity", {})
+    path, name, known = (
+        config.path or Path(),
+        "limits.fidelity",
+        [item.name for item in fields(FidelityLimits)],
+    )
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: fidelity limits are a table of their own: write [{name}]")
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(f"{path}: [{name}] has no key {key!r}; known are {', '.join(known)}")
+        _number(path, name, key, value)
+    return FidelityLimits(**table)
 
 
 def _checked(

@@ -23,7 +23,7 @@ from replay.diff.latency import SAMPLE, interval, value_at
 from replay.diff.pairs import Trio, join
 from replay.diff.session import Comparison
 from replay.diff.settings import DiffSettings
-from replay.errors import ReplayError, UsageError
+from replay.errors import UsageError
 from replay.findings import NOISE, Fidelity, Finding, Report
 from replay.report import annotations as github
 from replay.report import json_, junit, markdown, openmetrics
@@ -41,10 +41,13 @@ from replay.report.dossier import (
     RunFacts,
 )
 from replay.report.exchange import Row, curl, rows_of
+from replay.report.fidelity import FidelityLimits
+from replay.report.gate import invalidated
 from replay.store import metadata
 from replay.store.reader import Dataset, to_rows
 from replay.store.schema import KINDS
 from replay.verbs.diff import answers, diff_runs
+from replay.verbs.fidelity import fidelities_of
 from replay.verbs.showing import asked_of, captured_from, shown_answer
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
@@ -124,11 +127,12 @@ def dossier_of(
     settings: DiffSettings | None = None,
     *,
     title: str = "Replay report",
-    fidelity: Callable[[Path], Fidelity | None] | None = None,
+    limits: FidelityLimits | None = None,
 ) -> Dossier:
     """Compare the runs, and gather everything around the comparison. `InputError` where one is no run."""
-    report = diff_runs(baseline, candidate, control, settings)
-    return around(report, settings, title=title, fidelity=fidelity)
+    fidelities = fidelities_of({BASELINE: baseline, CONTROL: control, CANDIDATE: candidate}, limits)
+    report = invalidated(diff_runs(baseline, candidate, control, settings), fidelities.items())
+    return around(report, settings, title=title, fidelities=fidelities)
 
 
 def around(
@@ -136,15 +140,15 @@ def around(
     settings: DiffSettings | None = None,
     *,
     title: str = "Replay report",
-    fidelity: Callable[[Path], Fidelity | None] | None = None,
+    fidelities: Mapping[str, Fidelity] | None = None,
 ) -> Dossier:
-    """A report with what the runs it names have to say besides."""
+    """A report with what the runs it names have to say besides; `fidelities` by role, as far as measured."""
     settings = settings or DiffSettings()
     runs = {BASELINE: report.baseline, CONTROL: report.control, CANDIDATE: report.candidate}
     datasets = {role: Dataset.open(Path(path), "run") for role, path in runs.items() if path is not None}
-    measure = fidelity or fidelity_of
+    measured = fidelities or {}
     capture = captured_from(datasets[BASELINE])
-    facts = tuple(_facts(role, run, measure(run.path)) for role, run in datasets.items())
+    facts = tuple(_facts(role, run, measured.get(role)) for role, run in datasets.items())
     curves, errors = _times_and_errors(datasets)
     return Dossier(
         report=report,
@@ -160,18 +164,6 @@ def around(
         requests=_requests(report, capture, datasets[CANDIDATE]),
         contexts=_contexts(report, datasets),
     )
-
-
-def fidelity_of(run: Path) -> Fidelity | None:
-    """How faithful a run was; `None` where that cannot be measured, because its capture is gone, say."""
-    try:
-        from replay.verbs.fidelity import fidelity_of as measured
-    except ImportError:
-        return None
-    try:
-        return measured(run)
-    except ReplayError:
-        return None
 
 
 def _facts(role: str, run: Dataset, fidelity: Fidelity | None) -> RunFacts:
