@@ -9,6 +9,7 @@ a millisecond. The garbage collector is off meanwhile: with it, stalls of a hund
 from __future__ import annotations
 
 import gc
+import math
 from collections import deque
 from collections.abc import Iterable
 from time import monotonic_ns
@@ -34,8 +35,9 @@ _DRAIN_TIMEOUTS = 3
 class Pump:
     """Drives arrivals against one endpoint. One use: `run`, then read the recorder's books.
 
-    `concurrency` bounds the arrivals under way (the closed loop); `pooled` sends each arrival on whichever
-    connection is free instead of on its recorded one.
+    `concurrency` bounds the arrivals under way (the closed loop), and `duration_ns` how long that goes on:
+    in the open loop the due instants tell. `pooled` sends each arrival on whichever connection is free
+    instead of on its recorded one.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Pump:
         timeout_ns: int,
         spin_ns: int = 1_500_000,
         concurrency: int | None = None,
+        duration_ns: int | None = None,
         pooled: bool = False,
     ) -> None:
         self.started = 0
@@ -61,6 +64,7 @@ class Pump:
         self._timeout_ns = timeout_ns
         self._spin_ns = spin_ns
         self._concurrency = concurrency
+        self._closed_until = math.inf if duration_ns is None else start + duration_ns
         self._pooled = pooled or concurrency is not None
         self._loop = gevent.get_hub().loop
         self._lanes: dict[int, Connection] = {}
@@ -128,6 +132,8 @@ class Pump:
             while self.under_way >= concurrency:
                 self._rest(monotonic_ns(), _MS)
             now = monotonic_ns()
+            if now >= self._closed_until:
+                return
             self._take_up(arrival, now, now)
 
     def _take_up(self, arrival: Planned, due_at: int, now: int) -> None:

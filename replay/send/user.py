@@ -27,7 +27,7 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
-from replay.send import closing
+from replay.send import closing, descriptors
 from replay.send.crew import DONE, Crew, Hand, start_soon
 from replay.send.options import add_options, settings_from
 from replay.send.worker import Job, Worker
@@ -131,6 +131,7 @@ def _begin_run(environment: Any, **_: Any) -> None:
     options = environment.parsed_options
     try:
         target, settings = _checked(options, environment.host)
+        descriptors.check(Path(options.capture), settings, _shares(environment))
         metadata.create(
             Path(options.out),
             "run",
@@ -157,6 +158,7 @@ def _close_run(environment: Any, **_: Any) -> None:
 
 def _replay_share(environment: Any, share: int) -> None:
     options = environment.parsed_options
+    descriptors.raise_limit()
     target, settings = parse_target(environment.host, "--host"), settings_from(options)
     shares = _shares(environment)
     job = Job(

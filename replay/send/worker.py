@@ -79,6 +79,7 @@ class Worker:
                 start=start,
                 timeout_ns=int(job.settings.timeout * 1e9),
                 concurrency=job.settings.concurrency,
+                duration_ns=None if job.settings.duration is None else int(job.settings.duration * 1e9),
                 pooled=job.settings.connections == "pooled",
             )
             cpu = process_time_ns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,9 +18,12 @@ import pytest
 
 from replay.config import RunSettings
 from replay.errors import ReplayError
+from replay.plan.dispatch import Selection
+from replay.send.descriptors import most_at_once
 from replay.store.reader import Dataset
 from replay.verbs.run import Progress, replay_run
-from tests.send.captures import steady
+from tests.rows import exchange
+from tests.send.captures import steady, write
 from tests.send.servers import OK, RecordingServer, answer_ok
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +131,32 @@ def test_the_closed_loop_keeps_to_its_connections(tmp_path: Path, server: Record
     summary = replay_run(tmp_path / "capture", server.url, tmp_path / "run", RunSettings(concurrency=5))
     assert summary.books["answered"] == 200 == len(server.requests)
     assert len(server.connections) <= 5
+
+
+def test_the_closed_loop_ends_with_the_duration(tmp_path: Path, server: RecordingServer) -> None:
+    steady(tmp_path / "capture", 50, 1)
+    settings = RunSettings(concurrency=2, loop=0, duration=0.5)
+    summary = replay_run(tmp_path / "capture", server.url, tmp_path / "run", settings)
+    assert summary.books["answered"] == len(server.requests) > 0
+    assert summary.balanced
+
+
+def test_more_connections_than_files_may_be_open(tmp_path: Path, server: RecordingServer) -> None:
+    steady(tmp_path / "capture", 10, 1)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    settings = RunSettings(concurrency=hard)
+    with pytest.raises(ReplayError, match=r"may open .* files here: raise that to .* --workers"):
+        replay_run(tmp_path / "capture", server.url, tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
+    assert not server.requests
+
+
+def test_connections_open_at_once_are_counted(tmp_path: Path) -> None:
+    # c0 asks at 0, 4, 8 ms and c1 at 1, 5, 9 ms; c2 and c3 likewise: all four are open from 3 ms on.
+    capture = steady(tmp_path / "capture", 12, 1, connections=4)
+    assert most_at_once(capture, Selection((), ())) == 4
+    one_by_one = write(tmp_path / "other", (exchange(n, connection_id=f"c{n}") for n in range(5)))
+    assert most_at_once(one_by_one, Selection((), ())) == 1
 
 
 def test_selection_is_in_the_books(tmp_path: Path, server: RecordingServer) -> None:

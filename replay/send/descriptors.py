@@ -1,0 +1,63 @@
+"""Open files: a connection is one, and a run that runs out of them would blame the build for it.
+
+What is needed is known beforehand: how many connections the recording had open at once.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from pathlib import Path
+
+from replay.config import RunSettings
+from replay.errors import UsageError
+from replay.plan.dispatch import Selection
+from replay.store.reader import Dataset, to_rows
+
+_OTHERS = 100
+"""What a worker has open beside its connections: the interpreter, Locust, the journal, pipes. Generous."""
+
+
+def raise_limit() -> None:
+    """Let this process open as many files as the system allows it: shells often allow 1,024 at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def check(capture: Path, settings: RunSettings, shares: int) -> None:
+    """`UsageError` where a run needs more connections than a process may have files open here."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if settings.concurrency is not None:
+        wanted, why = settings.concurrency, f"--concurrency {settings.concurrency}"
+    elif settings.connections == "pooled":
+        return
+    else:
+        wanted = most_at_once(capture, Selection(settings.include, settings.exclude))
+        why = f"{capture} had {wanted:,} connections open at once"
+    needed = -(-wanted // shares) + _OTHERS
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise UsageError(
+            f"{why}, and a process may open {hard:,} files here: raise that to {needed:,} (ulimit -n),"
+            " share the run among more --workers, or use --connections pooled"
+        )
+
+
+def most_at_once(capture: Path, selection: Selection) -> int:
+    """The most connections of a capture that were open at once, from the first to the last request of each."""
+    left: Counter[str] = Counter()
+    columns = ("connection_id", "endpoint")
+    dataset = Dataset.open(capture, "capture")
+    for batch in dataset.batches(columns):
+        left.update(connection for connection, endpoint in to_rows(batch) if selection.takes(endpoint))
+    most, opened = 0, set()
+    for batch in dataset.batches(columns):
+        for connection, endpoint in to_rows(batch):
+            if not selection.takes(endpoint):
+                continue
+            opened.add(connection)
+            most = max(most, len(opened))
+            left[connection] -= 1
+            if not left[connection]:
+                opened.discard(connection)
+    return most
