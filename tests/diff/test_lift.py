@@ -14,8 +14,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.diff import lift as module
-from replay.diff.lift import decode, lift, media_type, parse_json
+from replay import codings as module
+from replay.codings import decode
+from replay.diff.lift import lift, media_type, parse_json
 
 JSON = (("Content-Type", "application/json"),)
 
