@@ -19,7 +19,7 @@ from replay.errors import ReplayError
 
 if TYPE_CHECKING:
     from replay.config import Config
-    from replay.progress import RunBar
+    from replay.progress import RunBars
 
 app = typer.Typer(
     name="replay",
@@ -248,6 +248,7 @@ def gate(
     Exit 0: pass; 1: regressions; 2: could not run; 3: a run was not faithful enough to judge.
     """
     from replay import config as configuration
+    from replay.progress import Watch
     from replay.report import annotations, text
     from replay.verbs.gate import plan, plan_text, run_gate
 
@@ -255,10 +256,14 @@ def gate(
     if dry_run:
         _print(plan_text(plan(settings, out)))
         raise typer.Exit
-    outcome = run_gate(settings, _say, _bar, out)
+    on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    try:
+        outcome = run_gate(settings, Watch(sys.stderr), out)
+    except ReplayError as error:
+        _print(annotations.failure(str(error)) if on_github else "")
+        raise
     _print(text.render(outcome.dossier.report, _width(), _color()))
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        _print(annotations.render(outcome.dossier))
+    _print(annotations.render(outcome.dossier) if on_github else "")
     _say(f"reports: {', '.join(map(str, outcome.files.values()))}")
     raise typer.Exit(outcome.exit_code)
 
@@ -338,6 +343,7 @@ def run_(
     ca: Annotated[str | None, typer.Option(metavar="FILE", help="CA certificates to trust")] = None,
     seed: Annotated[int | None, typer.Option(help="of the random arrivals")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes that share the sessions")] = None,
+    progress_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     config: ConfigOption = None,
 ) -> None:
     """Replay a capture against a target; record every answer. Exit 3: the replay was not faithful."""
@@ -346,7 +352,7 @@ def run_(
     from replay.report.overview import to_text
     from replay.send.options import parse_header
     from replay.verbs.inspecting import inspect as look
-    from replay.verbs.run import replay_run
+    from replay.verbs.run import replay_run, telling
 
     configured = configuration.load(config)
     settings = configured.run_settings(
@@ -370,8 +376,9 @@ def run_(
         seed=seed,
         workers=workers,
     )
-    with _bar() as bar:
-        summary = replay_run(capture, target, out, settings, bar.update)
+    with _bars() as bars:
+        show = bars.of("replay") if progress_fd is None else telling(progress_fd)
+        summary = replay_run(capture, target, out, settings, show)
     _print(to_text(look(out), _width(), _color()))
     faithful = _fidelity(out, configured)
     if summary.interrupted:
@@ -393,10 +400,10 @@ def _fidelity(run: Path, config: Config) -> bool:
     return fidelity.faithful
 
 
-def _bar(label: str = "replay") -> RunBar:
-    from replay.progress import RunBar
+def _bars() -> RunBars:
+    from replay.progress import RunBars
 
-    return RunBar(sys.stderr, label)
+    return RunBars(sys.stderr)
 
 
 def _books_line(out: Path, books: Mapping[str, Any]) -> str:

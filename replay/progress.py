@@ -1,8 +1,11 @@
-"""How far a run has come: a bar on a terminal, a plain line now and then where nobody watches."""
+"""How far long work has come: bars on a terminal, a plain line now and then where nobody watches."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,16 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 if TYPE_CHECKING:
     from replay.verbs.run import Progress as Counts
 
-_LINE_EVERY_S = 10.0
+LINE_EVERY_S = 10.0
 
 
-class RunBar:
-    """Use as a context; give every `Counts` to `update`."""
+class RunBars:
+    """A bar for each of the runs that are made together. Use as a context; give `Counts` to `of(label)`."""
 
-    def __init__(self, stream: TextIO, label: str = "replay") -> None:
+    def __init__(self, stream: TextIO, labels: Sequence[str] = ("replay",)) -> None:
         self._stream = stream
-        self._label = label
-        self._next_line = time.monotonic() + _LINE_EVERY_S
+        self._next_line = dict.fromkeys(labels, time.monotonic() + LINE_EVERY_S)
         self._progress: Progress | None = None
         if stream.isatty():
             self._progress = Progress(
@@ -32,9 +34,10 @@ class RunBar:
                 console=Console(file=stream),
                 transient=True,
             )
-            self._task = self._progress.add_task(label, total=None, start=True, note="starting", visible=True)
+            add = self._progress.add_task
+            self._tasks = {label: add(label, total=None, note="starting") for label in labels}
 
-    def __enter__(self) -> RunBar:
+    def __enter__(self) -> RunBars:
         if self._progress is not None:
             self._progress.start()
         return self
@@ -45,16 +48,52 @@ class RunBar:
         if self._progress is not None:
             self._progress.stop()
 
-    def update(self, counts: Counts) -> None:
-        """Show how far it is."""
+    def of(self, label: str) -> Callable[[Counts], None]:
+        """What shows how far the run of that label is."""
+        return lambda counts: self._update(label, counts)
+
+    def _update(self, label: str, counts: Counts) -> None:
         note = f"{counts.under_way} under way, {counts.failed} failed"
         if self._progress is not None:
             done = counts.answered + counts.failed + counts.skipped
-            self._progress.update(self._task, completed=done, total=counts.planned, note=note)
-        elif time.monotonic() >= self._next_line:
-            self._next_line += _LINE_EVERY_S
-            print(
-                f"{self._label}: {counts.started:,} of {counts.planned:,} sent, {note}",
-                file=self._stream,
-                flush=True,
-            )
+            self._progress.update(self._tasks[label], completed=done, total=counts.planned, note=note)
+        elif time.monotonic() >= self._next_line[label]:
+            self._next_line[label] += LINE_EVERY_S
+            sent = f"{counts.started:,} of {counts.planned:,} sent"
+            print(f"{label}: {sent}, {note}", file=self._stream, flush=True)
+
+
+class Watch:
+    """What someone sees of a work in stages: lines, bars of its runs, and that it is waiting for something."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        print(text, file=self._stream, flush=True)
+
+    def bars(self, labels: Sequence[str]) -> RunBars:
+        """Bars for runs that are made together."""
+        return RunBars(self._stream, labels)
+
+    @contextmanager
+    def wait(self, text: str) -> Iterator[None]:
+        """Say that it is still at it: a spinner on a terminal, elsewhere a line every ten seconds."""
+        if self._stream.isatty():
+            with Console(file=self._stream).status(text):
+                yield
+            return
+        over = threading.Event()
+        ticker = threading.Thread(target=self._tick, args=(text, over), daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            ticker.join()
+
+    def _tick(self, text: str, over: threading.Event) -> None:
+        began = time.monotonic()
+        while not over.wait(LINE_EVERY_S):
+            self.say(f"{text}: {time.monotonic() - began:.0f} s so far")

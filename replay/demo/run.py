@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from replay.verbs.capture import CaptureProcess, CaptureSettings
 from replay.verbs.diff import diff_runs
 from replay.verbs.inspecting import inspect
 from replay.verbs.run import RunSummary, replay_run
+from replay.verbs.signals import terminable
 
 Say = Callable[[str], None]
 
@@ -66,7 +65,7 @@ def run_demo(workdir: Path, say: Say, crowd: Crowd | None = None, speed: float =
     done, and `KeyboardInterrupt` on SIGINT and SIGTERM; either way no child process stays behind.
     """
     began = time.monotonic()
-    with _terminable():
+    with terminable():
         prepare(workdir)
         say(f"1/5 record a crowd of shoppers, at a shop behind mitmproxy → {workdir / 'capture'}")
         say(f"    {record(workdir, crowd or Crowd(), say)}")
@@ -159,16 +158,3 @@ def compare(workdir: Path) -> Report:
     report = diff_runs(workdir / "old", workdir / "new", control=workdir / "old-again")
     (workdir / "report.json").write_text(json_.render(report), encoding="utf-8")
     return report
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM is a Ctrl-C meanwhile, so that it too leaves no child behind; where that can be set."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

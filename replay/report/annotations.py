@@ -43,6 +43,11 @@ def render(dossier: Dossier) -> str:
     return "".join(f"{text}\n" for text in lines)
 
 
+def failure(message: str) -> str:
+    """The line for a gate that could not run at all."""
+    return "".join(f"{text}\n" for text in _of("error", [("could not run", message)]))
+
+
 def _of(kind: str, annotations: Sequence[Annotation]) -> list[str]:
     shown = list(annotations)
     if len(shown) > MOST:

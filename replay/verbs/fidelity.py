@@ -83,11 +83,12 @@ class _Tally:
         self.rows += batch.num_rows
         _count(self.planned_mix, batch["endpoint"])
         self.skipped += batch.num_rows - batch["skipped"].null_count
+        # What a build refused was asked for all the same: only what we left out bends the mix.
+        _count(self.sent_mix, batch.filter(pc.is_null(batch["skipped"]))["endpoint"])
         sent = batch.filter(pc.is_valid(batch["sent_ns"]))
         if not sent.num_rows:
             return
         self.sent += sent.num_rows
-        _count(self.sent_mix, sent["endpoint"])
         self.exact += pc.sum(sent["exact"]).as_py() or 0
         self.opened += pc.sum(pc.invert(sent["reused"])).as_py() or 0
         self.busy_ns += pc.sum(sent["duration_ns"]).as_py() or 0

@@ -5,41 +5,55 @@ Whatever happens on the way, no build is left running, and what was recorded so 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from replay.config import Config, RunSettings
+from replay.config import Config, RunSettings, parse_target
 from replay.diff.settings import DiffSettings
-from replay.errors import InputError, ReplayError
-from replay.report.dossier import BASELINE, CANDIDATE, CONTROL, Dossier
-from replay.report.gate import judged
+from replay.errors import ConfigError, InputError, ReplayError, TargetError
+from replay.findings import FAIL, INVALID, Fidelity, Report
+from replay.plan.pacing import parse_ramp, ramp
+from replay.report.dossier import BASELINE, CANDIDATE, CONTROL, ROLES, Dossier
+from replay.report.gate import breach, invalidated, judged
+from replay.report.screen import milliseconds
+from replay.send.target import resolve
+from replay.store import metadata
 from replay.store.reader import Dataset
-from replay.verbs.builds import end_group, running
+from replay.verbs.builds import Running, end_group, running
+from replay.verbs.diff import diff_runs
+from replay.verbs.fidelity import fidelity_of
 from replay.verbs.gate_settings import GateSettings, gate_settings, shown
-from replay.verbs.reporting import FILES, dossier_of, files_for, write_reports
+from replay.verbs.reporting import FILES, around, files_for, write_reports
 from replay.verbs.run import Progress, replay_run
+from replay.verbs.signals import terminable, uninterrupted
 
-Say = Callable[[str], None]
-
-
-class Bar(Protocol):
-    """Shows how far one run has come."""
-
-    def update(self, counts: Progress) -> None: ...
+_POLL_S = 0.1
 
 
-Bars = Callable[[str], AbstractContextManager[Bar]]
-"""A label → a bar to use for one run."""
+class Bars(Protocol):
+    """Shows how far runs have come; `of` gives what takes the counts of one."""
+
+    def of(self, label: str) -> Callable[[Progress], None]: ...
+
+
+class Watch(Protocol):
+    """Who watches: takes lines, shows bars, and knows what is being waited for."""
+
+    def say(self, text: str) -> None: ...
+    def bars(self, labels: Sequence[str]) -> AbstractContextManager[Bars]: ...
+    def wait(self, text: str) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +76,33 @@ class GateOutcome:
         return self.dossier.report.exit_code
 
 
-def run_gate(config: Config, say: Say, bars: Bars, out: Path | None = None) -> GateOutcome:
+def run_gate(config: Config, watch: Watch, out: Path | None = None) -> GateOutcome:
     """Do all of it. `ReplayError` where it cannot be done, `KeyboardInterrupt` on SIGINT and SIGTERM."""
     gate = gate_settings(config, out)
-    settings, diffing = config.run_settings(), _diff_settings(config, gate)
     began = time.monotonic()
     with terminable():
-        _prepare(gate)
-        _replay_all(gate, config, settings, say, bars)
-        say("compare")
-        dossier = _dossier(gate, diffing)
-        dossier = judged(replace(dossier, seconds=time.monotonic() - began), gate.limits)
-        files = files_for(list(FILES), gate.out)
-        write_reports(dossier, files)
+        try:
+            dossier = _judged(gate, config, watch)
+            dossier = replace(dossier, seconds=time.monotonic() - began)
+            files = files_for(list(FILES), gate.out)
+            write_reports(dossier, files)
+        except KeyboardInterrupt:
+            watch.say(f"interrupted: every build is ended, what was recorded is in {gate.out}")
+            raise
     return GateOutcome(dossier, files)
+
+
+def _judged(gate: GateSettings, config: Config, watch: Watch) -> Dossier:
+    """Make the runs, compare them, and hold what was found against the limits."""
+    settings, diffing = config.run_settings(), _diff_settings(config, gate)
+    _prepare(gate)
+    runs = _Runs(gate, config, settings, watch)
+    runs.make()
+    with watch.wait("compare"):
+        report = invalidated(_compare(gate, diffing), runs.fidelities.items())
+        dossier = around(report, diffing, title=gate.title, fidelities=runs.fidelities)
+    dossier = judged(dossier, gate.limits)
+    return replace(dossier, report=_with_crash(dossier.report, runs.crash))
 
 
 def plan(config: Config, out: Path | None = None) -> tuple[Stage, ...]:
@@ -93,7 +120,8 @@ def plan(config: Config, out: Path | None = None) -> tuple[Stage, ...]:
         how = f"start {shown(build.command)}" if build.command else f"reach {build.url}"
         stages.append(Stage(f"{role}: {how}, wait up to {build.timeout:g} s"))
         text = f"{role}: replay {gate.capture} ({capture.count:,} exchanges) → {gate.out / role}"
-        stages.append(Stage(text, None if gate.at_once and role != BASELINE else seconds))
+        together = gate.at_once and role != BASELINE
+        stages.append(Stage(f"{text}{', at the same time' * together}", 0.0 if together else seconds))
     stages.append(Stage(f"compare, and write {', '.join(FILES.values())} → {gate.out}"))
     return tuple(stages)
 
@@ -105,18 +133,22 @@ def plan_text(stages: tuple[Stage, ...]) -> str:
         f"{number}. {stage.text}" + (f"  (about {stage.seconds:,.0f} s)" if stage.seconds else "")
         for number, stage in enumerate(stages, 1)
     ]
-    return (
-        "\n".join([*lines, f"about {total:,.0f} s of load, besides starting, resetting and comparing"]) + "\n"
-    )
+    length = f"about {total:,.0f} s of load" if total else "as long as the closed loop takes"
+    return "\n".join([*lines, f"{length}, besides starting, resetting and comparing"]) + "\n"
 
 
-def _length(capture: Dataset, settings: RunSettings) -> float:
+def _length(capture: Dataset, settings: RunSettings) -> float | None:
     """Seconds that one run takes, as far as that is known before."""
-    if settings.rate:
-        seconds = capture.count * max(1, settings.loop) / settings.rate
+    if settings.loop == 0 or settings.concurrency is not None:
+        return settings.duration
+    count = capture.count * settings.loop
+    if settings.rate is not None:
+        seconds = count / settings.rate
+    elif settings.ramp is not None:
+        seconds = ramp(parse_ramp(settings.ramp))(count - 1, 0) / 1e9
     else:
-        seconds = _recorded_seconds(capture) * max(1, settings.loop) / settings.speed
-    return seconds if settings.duration is None else min(seconds, settings.duration) or settings.duration
+        seconds = _recorded_seconds(capture) * settings.loop / settings.speed
+    return seconds if settings.duration is None else min(seconds, settings.duration)
 
 
 def _recorded_seconds(capture: Dataset) -> float:
@@ -143,14 +175,26 @@ def _prepare(gate: GateSettings) -> None:
     if gate.out.exists() and not gate.out.is_dir():
         raise InputError(f"{gate.out} is a file: name a directory for what the gate writes")
     gate.out.mkdir(parents=True, exist_ok=True)
-    for role in (BASELINE, CONTROL, CANDIDATE):
+    for role in ROLES:
         run = gate.out / role
         if run.is_dir() and any(run.iterdir()) and not (run / "run.json").exists():
             raise InputError(f"{run} holds something that is no run: name another directory with --out")
-        shutil.rmtree(run, ignore_errors=True)
-        (gate.out / f"{role}.log").unlink(missing_ok=True)
+    for role in ROLES:
+        shutil.rmtree(gate.out / role, ignore_errors=True)
+        for log in (gate.out / f"{role}.log", gate.out / f"{role}.replay.log"):
+            log.unlink(missing_ok=True)
     for name in FILES.values():
         (gate.out / name).unlink(missing_ok=True)
+    for role in gate.roles:
+        _begin_log(_log(gate, role), gate.build(role).role)
+
+
+def _begin_log(log: Path, table: str) -> None:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+    except OSError as error:
+        raise ConfigError(f"[{table}] log: cannot write {log}: {error.strerror}") from None
 
 
 def _log(gate: GateSettings, role: str) -> Path:
@@ -158,84 +202,165 @@ def _log(gate: GateSettings, role: str) -> Path:
     return gate.build(role).log or gate.out / f"{role}.log"
 
 
-def _replay_all(gate: GateSettings, config: Config, settings: RunSettings, say: Say, bars: Bars) -> None:
-    if gate.at_once:
-        _replay_at_once(gate, config, say)
-        return
-    for number, role in enumerate(gate.roles, 1):
-        say(f"{number}/{len(gate.roles)} {role} → {gate.out / role}")
-        with running(gate.build(role), role, _log(gate, role)) as url, bars(role) as bar:
-            summary = replay_run(gate.capture, url, gate.out / role, settings, bar.update)
-        if summary.interrupted:
-            raise KeyboardInterrupt
+def _compare(gate: GateSettings, diffing: DiffSettings) -> Report:
+    control = gate.out / CONTROL if gate.with_control else None
+    return diff_runs(gate.out / BASELINE, gate.out / CANDIDATE, control, diffing)
 
 
-def _replay_at_once(gate: GateSettings, config: Config, say: Say) -> None:
-    """All builds up, all runs together: equal conditions, at the price of sharing the machine."""
-    with ExitStack() as stack:
-        runs = []
-        for role in gate.roles:
-            url = stack.enter_context(running(gate.build(role), role, _log(gate, role)))
-            runs.append((role, url))
-        say(f"{', '.join(gate.roles)} at once → {gate.out}")
-        processes = [(role, stack.enter_context(_run_process(gate, config, role, url))) for role, url in runs]
-        for role, process in processes:
-            _wait(gate, role, process)
+def _with_crash(report: Report, crash: str) -> Report:
+    """A candidate that ended by itself while it was replayed to does not pass, whatever it had answered."""
+    if not crash:
+        return report
+    reason = f"the candidate build ended while it was replayed to: {crash.splitlines()[0].partition(';')[0]}"
+    before = report.reasons if report.verdict in (FAIL, INVALID) else ()
+    verdict = INVALID if report.verdict == INVALID else FAIL
+    return replace(report, verdict=verdict, reasons=(reason, *before))
 
 
-@contextmanager
-def _run_process(
-    gate: GateSettings, config: Config, role: str, url: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    arguments = [sys.executable, "-m", "replay", "run", str(gate.capture), "--target", url]
-    arguments += ["--out", str(gate.out / role), "--config", str(config.path)]
-    with (gate.out / f"{role}.replay.log").open("wb") as output:
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield process
-    except BaseException:
-        # As Ctrl-C would: it drains and closes its run.
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        raise
-    finally:
-        end_group(process, 10.0)
+# --- the runs --------------------------------------------------------------------------------------
 
 
-def _wait(gate: GateSettings, role: str, process: subprocess.Popen[bytes]) -> None:
-    code = process.wait()
-    if code == 130:
-        raise KeyboardInterrupt
-    if code in (0, 3):
-        return
-    lines = (gate.out / f"{role}.replay.log").read_text(errors="replace").splitlines()
-    last = lines[-1].removeprefix("replay: ") if lines else f"exit {code}"
-    raise ReplayError(f"the {role} run could not be made: {last}")
+@dataclass(slots=True)
+class _Runs:
+    """The runs of a gate, made one after the other or at once; what is known of them when they are made."""
+
+    gate: GateSettings
+    config: Config
+    settings: RunSettings
+    watch: Watch
+    fidelities: dict[str, Fidelity] = field(default_factory=dict)
+    crash: str = ""
+
+    def make(self) -> None:
+        if self.gate.at_once:
+            self._at_once()
+        else:
+            self._in_turn()
+
+    def _in_turn(self) -> None:
+        for number, role in enumerate(self.gate.roles, 1):
+            self.watch.say(f"{number}/{len(self.gate.roles)} {role} → {self.gate.out / role}")
+            with self._up(role) as build, self.watch.bars((role,)) as bars:
+                out = self.gate.out / role
+                summary = replay_run(self.gate.capture, build.url, out, self.settings, bars.of(role))
+                self._look_at(role, build)
+            if summary.interrupted:
+                raise KeyboardInterrupt
+            self._tell(role)
+
+    def _at_once(self) -> None:
+        """All builds up, all runs together: equal conditions, at the price of sharing the machine."""
+        with ExitStack() as stack:
+            builds = {role: stack.enter_context(self._up(role)) for role in self.gate.roles}
+            self.watch.say(f"{', '.join(self.gate.roles)} at once → {self.gate.out}")
+            bars = stack.enter_context(self.watch.bars(self.gate.roles))
+            processes = {
+                role: stack.enter_context(self._process(role, build.url, bars.of(role)))
+                for role, build in builds.items()
+            }
+            self._until_all_end(processes)
+            for role, build in builds.items():
+                self._look_at(role, build)
+        for role in self.gate.roles:
+            self._tell(role)
+
+    @contextmanager
+    def _up(self, role: str) -> Iterator[Running]:
+        """The build of a run, up and ready."""
+        build, log = self.gate.build(role), _log(self.gate, role)
+        with ExitStack() as stack:
+            with self.watch.wait(f"{role}: {'start' if build.command else 'reach'} the build"):
+                up = stack.enter_context(running(build, role, log, self._tls(build.url)))
+            yield up
+
+    def _tls(self, url: str) -> ssl.SSLContext | None:
+        """What to trust at an https URL: what the replay itself trusts there."""
+        return resolve(parse_target(url), self.settings).tls if url.startswith("https:") else None
+
+    def _look_at(self, role: str, build: Running) -> None:
+        """Take note of a build that ended by itself. `TargetError` where it was the old one: no measure then."""
+        gone = build.gone()
+        if gone and role != CANDIDATE:
+            raise TargetError(f"the {role} build ended while it was replayed to: {gone}")
+        if gone:
+            self.crash = gone
+            self.watch.say(f"the candidate build ended while it was replayed to: {gone}")
+
+    def _tell(self, role: str) -> None:
+        """Measure how faithful the run was, and say what became of it."""
+        run = self.gate.out / role
+        fidelity = self.fidelities[role] = fidelity_of(run, self.gate.fidelity)
+        books = metadata.load(run, "run")["books"]
+        failed = sum(books["failed"].values())
+        lag = fidelity.lag_ns.get("p99")
+        text = f"    {role}: {books['sent']:,} of {books['planned']:,} sent, {books['answered']:,} answered"
+        text += f", {failed:,} failed" if failed else ""
+        text += "" if lag is None else f"; 99 % within {milliseconds(lag)} ms of their time"
+        breaches = "; ".join(map(breach, fidelity.breaches))
+        self.watch.say(text + (f"; NOT FAITHFUL: {breaches}" if breaches else ""))
+
+    @contextmanager
+    def _process(
+        self, role: str, url: str, show: Callable[[Progress], None]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """`replay run` in a process of its own; `show` hears of its progress in a thread."""
+        reading, writing = os.pipe()
+        arguments = [sys.executable, "-m", "replay", "run", str(self.gate.capture), "--target", url]
+        arguments += ["--out", str(self.gate.out / role), "--config", str(self.config.path)]
+        arguments += ["--progress-fd", str(writing)]
+        listener = threading.Thread(target=_listen, args=(reading, show), daemon=True)
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with (self.gate.out / f"{role}.replay.log").open("wb") as output, uninterrupted():
+                process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(writing,),
+                    start_new_session=True,
+                )
+            listener.start()
+            os.close(writing)
+            yield process
+        except BaseException:
+            if process is not None:
+                _interrupt(process)
+            raise
+        finally:
+            if process is not None:
+                end_group(process, self.settings.timeout)
+                listener.join()
+
+    def _until_all_end(self, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+        left = dict(processes)
+        while left:
+            for role, process in list(left.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del left[role]
+                if code == 130:
+                    raise KeyboardInterrupt
+                if code not in (0, 3):
+                    raise ReplayError(f"the {role} run could not be made: {self._last_word(role, code)}")
+            time.sleep(_POLL_S)
+
+    def _last_word(self, role: str, code: int) -> str:
+        lines = (self.gate.out / f"{role}.replay.log").read_text(errors="replace").splitlines()
+        return lines[-1].removeprefix("replay: ") if lines else f"exit {code}"
 
 
-def _dossier(gate: GateSettings, diffing: DiffSettings) -> Dossier:
-    return dossier_of(
-        gate.out / BASELINE,
-        gate.out / CANDIDATE,
-        gate.out / CONTROL if gate.with_control else None,
-        diffing,
-        title=gate.title,
-        limits=gate.fidelity,
-    )
+def _listen(reading: int, show: Callable[[Progress], None]) -> None:
+    """Pass on the progress that a `replay run --progress-fd` tells, until it ends."""
+    with os.fdopen(reading) as lines:
+        for line in lines:
+            show(Progress(**json.loads(line)))
 
 
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM is a Ctrl-C meanwhile, so that it too leaves no build behind; where that can be set."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: Any = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C would: it stops sending, drains and closes its run."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10)

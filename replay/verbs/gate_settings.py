@@ -25,7 +25,7 @@ class BuildSettings:
     """
 
     role: str
-    url: str | None = None
+    url: str
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
@@ -106,6 +106,8 @@ def gate_settings(config: Config, out: Path | None = None) -> GateSettings:
             raise ConfigError(
                 f"{path}: [{role}] is missing: say where that build is (url) or how to start it (command)"
             )
+    if CONTROL in builds and not gate.get("control", True):
+        raise ConfigError(f"{path}: [gate] control = false, but there is a [control]: leave one of them out")
     return GateSettings(
         capture=home / gate["capture"],
         out=out or home / gate.get("out", "gate-out"),
@@ -122,11 +124,8 @@ def gate_settings(config: Config, out: Path | None = None) -> GateSettings:
 def fidelity_limits(config: Config) -> FidelityLimits:
     """`[limits.fidelity]`, for every command that judges a run. `ConfigError` for whatever is off."""
     table = config.gate.get("limits", {}).get("fidelity", {})
-    path, name, known = (
-        config.path or Path(),
-        "limits.fidelity",
-        [item.name for item in fields(FidelityLimits)],
-    )
+    path, name = config.path or Path(), "limits.fidelity"
+    known = [item.name for item in fields(FidelityLimits)]
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: fidelity limits are a table of their own: write [{name}]")
     for key, value in table.items():
@@ -153,32 +152,52 @@ def _checked(
 
 def _build(path: Path, role: str, raw: Mapping[str, Any]) -> BuildSettings:
     table = _checked(path, role, raw, _BUILD)
-    url, command = table.get("url"), table.get("command")
-    if not url and not command:
-        raise ConfigError(f"{path}: [{role}] needs a url (where it runs) or a command (how to start it)")
-    if url is not None and "{port}" not in url:
-        try:
-            parse_target(url, f"{path}: [{role}] url")
-        except UsageError as error:
-            raise ConfigError(str(error)) from None
-    if command and url is None:
-        url = "http://127.0.0.1:{port}"
-    env = {str(name): str(value) for name, value in table.get("env", {}).items()}
+    command = _arguments(path, role, "command", table.get("command"))
     for key in ("timeout", "grace"):
         if not table.get(key, 1) > 0:
             raise ConfigError(f"{path}: [{role}] {key} = {table[key]!r} must be above 0 seconds")
     return BuildSettings(
         role=role,
-        url=url,
-        command=_arguments(path, role, "command", command),
-        env=env,
+        url=_url(path, role, table.get("url"), bool(command)),
+        command=command,
+        env=_env(path, role, table.get("env", {})),
         directory=path.parent / table["directory"] if "directory" in table else path.parent,
-        ready=table.get("ready"),
+        ready=_ready(path, role, table.get("ready")),
         timeout=float(table.get("timeout", 60.0)),
         grace=float(table.get("grace", 10.0)),
         log=path.parent / table["log"] if "log" in table else None,
         reset=_arguments(path, role, "reset", table.get("reset")),
     )
+
+
+def _url(path: Path, role: str, url: str | None, started: bool) -> str:
+    """Where the build is; one that is started, and does not say, is at a free port of this machine."""
+    if not url and not started:
+        raise ConfigError(f"{path}: [{role}] needs a url (where it runs) or a command (how to start it)")
+    if not url:
+        return "http://127.0.0.1:{port}"
+    if "{port}" in url and not started:
+        raise ConfigError(
+            f"{path}: [{role}] url: {{port}} is for builds with a command: write the port itself"
+        )
+    try:
+        parse_target(url.replace("{port}", "1"), f"{path}: [{role}] url")
+    except UsageError as error:
+        raise ConfigError(str(error)) from None
+    return url
+
+
+def _env(path: Path, role: str, table: Mapping[str, Any]) -> Mapping[str, str]:
+    for name, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ConfigError(f"{path}: [{role}] env: {name} = {value!r} must be a text in quotes")
+    return {name: str(value) for name, value in table.items()}
+
+
+def _ready(path: Path, role: str, ready: str | None) -> str | None:
+    if ready is not None and not ready.startswith(("/", "http://", "https://")):
+        raise ConfigError(f'{path}: [{role}] ready = {ready!r} must be a path ("/health") or an http URL')
+    return ready
 
 
 def _arguments(path: Path, role: str, key: str, given: str | Sequence[Any] | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from replay.send.target import check_reachable
 from replay.store import metadata
 from replay.store.compact import recover
 from replay.store.reader import Dataset
+from replay.verbs.signals import terminable, uninterrupted
 
 LOCUSTFILE = Path(__file__).parent.parent / "send" / "locustfile.py"
 _STOP_TIMEOUT_S = 60
@@ -67,7 +68,7 @@ def replay_run(
     """Replay `capture` against `target` into the new run `out`.
 
     Raises `ReplayError` when it cannot start: nothing has been written then. Ctrl-C once stops sending,
-    waits for what is under way and closes the run; twice gives up waiting.
+    waits for what is under way and closes the run; twice gives up waiting. SIGTERM counts as Ctrl-C.
     """
     planned = Dataset.open(capture, "capture").count
     destination = parse_target(target)
@@ -75,7 +76,7 @@ def replay_run(
         raise InputError(f"{out} is there already and not empty: choose another --out for this run")
     check_reachable(destination, settings)
     reading, writing = os.pipe()
-    with _locust(_arguments(capture, target, out, settings, writing), writing) as process:
+    with terminable(), _locust(_arguments(capture, target, out, settings, writing), writing) as process:
         os.close(writing)
         with os.fdopen(reading, "rb") as lines:
             try:
@@ -85,6 +86,16 @@ def replay_run(
                 _remove_empty(out)
                 raise
     return _summary(out, process.returncode, interrupted)
+
+
+def telling(descriptor: int) -> Callable[[Progress], None]:
+    """Progress as lines of JSON into a descriptor, for the program that started this one."""
+
+    def tell(counts: Progress) -> None:
+        with suppress(OSError):
+            os.write(descriptor, json.dumps(asdict(counts)).encode() + b"\n")
+
+    return tell
 
 
 def _arguments(capture: Path, target: str, out: Path, settings: RunSettings, progress_fd: int) -> list[str]:
@@ -111,19 +122,22 @@ def _free_port() -> int:
 @contextmanager
 def _locust(arguments: list[str], progress_fd: int) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: Ctrl-C comes to this process, which decides what it means for the run.
-    process = subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(progress_fd,),
-        start_new_session=True,
-    )
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with uninterrupted():
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(progress_fd,),
+                start_new_session=True,
+            )
         yield process
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _follow(

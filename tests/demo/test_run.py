@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from replay.demo.run import MADE_HERE, prepare, run_demo
 from replay.demo.shoppers import Crowd
 from replay.errors import InputError
 from replay.store.reader import Dataset
+from tests.processes import ends, processes_with
 
 SMALL = Crowd(shoppers=20, visits=3, think=0.05)
 
@@ -96,29 +96,3 @@ def test_an_interrupted_demonstration_leaves_no_process(
         for process in processes_with(mark):
             os.kill(process, signal.SIGKILL)
         program.communicate()
-
-
-def processes_with(mark: str) -> list[int]:
-    """The processes that inherited this entry of the environment: the program's children and theirs."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                environment = (process / "environ").read_bytes()
-            except OSError:
-                continue  # gone, or somebody else's
-            if mark.encode() in environment.split(b"\0"):
-                found.append(int(process.name))
-    return found
-
-
-def ends(process: int) -> bool:
-    """Whether the process ends within a while: the end of its standard input reaches it after our exit."""
-    try:
-        descriptor = os.pidfd_open(process)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], 20)[0])
-    finally:
-        os.close(descriptor)
