@@ -210,7 +210,7 @@ def report(
     limits = fidelity_limits(configured)
     dossier = dossier_of(*sides_of(runs), configured.diff_settings(), title=title, limits=limits)
     write_reports(dossier, files)
-    _print(text.render(dossier.report, _width(), _color()))
+    _print(text.render(dossier.report, _width(), _color(), dossier.runs))
     _say(f"written: {', '.join(map(str, files.values()))}")
     raise typer.Exit(dossier.report.exit_code)
 
@@ -262,8 +262,9 @@ def gate(
     except ReplayError as error:
         _print(annotations.failure(str(error)) if on_github else "")
         raise
-    _print(text.render(outcome.dossier.report, _width(), _color()))
-    _print(annotations.render(outcome.dossier) if on_github else "")
+    dossier = outcome.dossier
+    _print(text.render(dossier.report, _width(), _color(), dossier.runs, dossier.limits))
+    _print(annotations.render(dossier) if on_github else "")
     _say(f"reports: {', '.join(map(str, outcome.files.values()))}")
     raise typer.Exit(outcome.exit_code)
 

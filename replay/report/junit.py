@@ -1,15 +1,15 @@
 """The report as JUnit XML, which every CI server reads: one case per endpoint, one for fidelity, one for limits.
 
-Held to what the Jenkins (xunit) and the Ant schema have in common: one suite, attributes of both, one
-outcome per case, system-out and system-err at the end. Where the run was invalid nothing was judged, so
-endpoints are skipped and the fidelity case is an error.
+Held to the Jenkins (xunit) and to the Ant schema: one suite, attributes of both, at most one outcome in a
+case and nothing else, system-out and system-err at the end. Where the run was invalid nothing was judged,
+so endpoints are skipped and the fidelity case is an error.
 """
 
 from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from replay.findings import FAIL, INVALID, NOISE, REGRESSION, Finding, LatencyRow
+from replay.findings import FAIL, INVALID, NOISE, REGRESSION, Finding, LatencyRow, Report
 from replay.report import words
 from replay.report.dossier import Dossier
 
@@ -27,9 +27,7 @@ def render(dossier: Dossier) -> str:
     cases = [_fidelity(dossier), *_limits(dossier), *_endpoints(dossier)]
     suite.extend(cases)
     report = dossier.report
-    ET.SubElement(suite, "system-out").text = _text(
-        f"{report.verdict.upper()}  {'; '.join(report.reasons)}\n{words.alike(report)}\n"
-    )
+    ET.SubElement(suite, "system-out").text = _summary(report)
     ET.SubElement(suite, "system-err")
     outcomes = [case.find(kind) is not None for kind in ("failure", "error", "skipped") for case in cases]
     failures, errors, skipped = (sum(outcomes[i * len(cases) :][: len(cases)]) for i in range(3))
@@ -116,9 +114,16 @@ def _endpoint(dossier: Dossier, name: str, findings: list[Finding], latency: lis
         return _outcome(
             case, "failure", broken[0] + more, "\n".join([*broken, *rest, *_commands(dossier, findings)])
         )
-    if broken or rest:
-        ET.SubElement(case, "system-out").text = _text("\n".join([*broken, *rest]))[:MAX_TEXT]
     return case
+
+
+def _summary(report: Report) -> str:
+    """What a passing suite has to say besides: the verdict, and what was found and broke no limit."""
+    found = [
+        f"{finding.endpoint}: {line(finding)}" for finding in report.findings if finding.judgement != NOISE
+    ]
+    head = [f"{report.verdict.upper()}  {'; '.join(report.reasons)}", words.alike(report)]
+    return _text("\n".join([*head, *found]))[:MAX_TEXT] + "\n"
 
 
 def line(finding: Finding) -> str:

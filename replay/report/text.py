@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -11,8 +12,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from replay.findings import FAIL, INVALID, NOISE, PASS, REGRESSION, SUSPECT, Finding, LatencyRow, Report
+from replay.findings import (
+    FAIL,
+    INVALID,
+    NOISE,
+    PASS,
+    REGRESSION,
+    SUSPECT,
+    Check,
+    Fidelity,
+    Finding,
+    LatencyRow,
+    Report,
+)
 from replay.report import words
+from replay.report.dossier import RunFacts
+from replay.report.screen import sparkline
 
 NARROW = 100
 """Columns below which findings are written below each other, not side by side."""
@@ -28,8 +43,17 @@ _TITLES = {
 }
 
 
-def render(report: Report, width: int = 100, color: bool = False) -> str:
-    """The report as text, at most `width` columns wide; with terminal colours only where `color` says so."""
+def render(
+    report: Report,
+    width: int = 100,
+    color: bool = False,
+    runs: Sequence[RunFacts] = (),
+    limits: Sequence[Check] = (),
+) -> str:
+    """The report as text, at most `width` columns wide; with terminal colours only where `color` says so.
+
+    `runs` are told of where they are known: the load of each, and how faithful it was; so are `limits`.
+    """
     out = io.StringIO()
     console = Console(
         file=out,
@@ -43,11 +67,13 @@ def render(report: Report, width: int = 100, color: bool = False) -> str:
         emoji=False,
         _environ={},
     )
-    console.print(Group(*_parts(report, width)))
+    console.print(Group(*_parts(report, width, runs, limits)))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _parts(report: Report, width: int) -> Iterable[RenderableType]:
+def _parts(
+    report: Report, width: int, runs: Sequence[RunFacts], limits: Sequence[Check]
+) -> Iterable[RenderableType]:
     yield _verdict(report)
     yield Text(words.alike(report))
     for note in report.notes:
@@ -55,6 +81,8 @@ def _parts(report: Report, width: int) -> Iterable[RenderableType]:
     for judgement in (REGRESSION, SUSPECT):
         yield from _findings(report.judged(judgement), judgement, width)
     yield from _latency(report.latency, width)
+    yield from _limits(limits)
+    yield from _load(runs, width)
     yield from _noise(report.judged(NOISE))
     yield from _books(report)
 
@@ -166,6 +194,50 @@ def _latency_table(rows: Sequence[LatencyRow], width: int) -> Table:
     return table
 
 
+def _limits(limits: Sequence[Check]) -> Iterable[RenderableType]:
+    if not limits:
+        return
+    yield Text("\nLimits", style="bold")
+    for check in limits:
+        found, limit = words.measure(check.value, check.unit), words.measure(check.limit, check.unit)
+        text = f"{' ' if check.held else '✗'} {words.clean(check.name)}: {found}, at most {limit}"
+        yield Text(text, style="" if check.held else "red")
+
+
+def _load(runs: Sequence[RunFacts], width: int) -> Iterable[RenderableType]:
+    """What each run sent, when, and whether that was faithful."""
+    if not runs:
+        return
+    yield Text("\nLoad", style="bold")
+    for run in runs:
+        failed, skipped = sum(run.failed.values()), sum(run.skipped.values())
+        line = f"  {run.role}: {run.sent:,} sent, {run.answered:,} answered"
+        line += f", {failed:,} failed ({words.counted(run.failed)})" if failed else ""
+        line += f", {skipped:,} skipped ({words.counted(run.skipped)})" if skipped else ""
+        text = Text(line)
+        if run.fidelity is not None:
+            text.append(
+                "; faithful" if run.fidelity.faithful else "; NOT FAITHFUL", style=_faith(run.fidelity)
+            )
+        yield text
+        curve = [sent for _, _, sent in run.fidelity.curve] if run.fidelity else []
+        if len(curve) > 1:
+            peak = max(curve)
+            yield Text(f"    {sparkline(_fitted(curve, max(4, min(60, width - 20))))} up to {peak:,.0f}/s")
+
+
+def _faith(fidelity: Fidelity) -> str:
+    return "green" if fidelity.faithful else "bold red"
+
+
+def _fitted(values: Sequence[float], columns: int) -> list[float]:
+    """At most so many values: the mean of each stretch of the whole."""
+    if len(values) <= columns:
+        return list(values)
+    edges = [place * len(values) // columns for place in range(columns + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
 def _noise(findings: Sequence[Finding]) -> Iterable[RenderableType]:
     """One line for each endpoint: noise is listed, so that nothing is hidden, and takes little room."""
     if not findings:
@@ -194,7 +266,8 @@ def _books(report: Report) -> Iterable[RenderableType]:
         yield Text(f"  rule {words.clean(use.rule)}: {text}", style="yellow" if never else "")
     for name, path in words.sides(report).items():
         yield Text(f"  {name}: {path}", style="dim")
-    shown = next((finding.examples[0] for finding in report.findings if finding.examples), None)
+    loud = (finding for finding in report.findings if finding.judgement != NOISE)
+    shown = next((finding.examples[0] for finding in loud if finding.examples), None)
     if shown is not None:
         yield Text(
             f"\nSee one side by side: replay show {shown.exchange_id} {' '.join(words.sides(report).values())}"

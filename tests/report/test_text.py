@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
-from replay.findings import Report
+from replay.findings import NOISE, Report
 from replay.report import words
 from replay.report.text import render
 
+from .dossiers import BROKEN, HELD, fidelity, run
 from .reports import EMPTY, FULL, UNFAITHFUL, UNTRUSTED
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,6 +54,30 @@ def test_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> 
     assert "\x1b" not in render(FULL)
     assert "\x1b[1;31mFAIL" in render(FULL, color=True)
     assert re.sub(r"\x1b\[[\d;]*m", "", render(FULL, 140, color=True)).split() == render(FULL, 140).split()
+
+
+@pytest.mark.parametrize("width", [20, 60, 140])
+def test_limits_and_the_load_of_each_run_are_told(width: int) -> None:
+    bad = replace(run("candidate", failed=3), fidelity=fidelity(BROKEN), skipped={"upgrade": 2})
+    text = render(FULL, width, False, [run("baseline"), bad], [replace(HELD, name="error rate"), BROKEN])
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+    told = " ".join(text.split())
+    assert "baseline: 100 sent, 100 answered; faithful ▅█ up to 19/s" in told
+    assert "97 answered, 3 failed (3 timeout), 2 skipped (2 upgrade); NOT FAITHFUL" in told
+    assert "Limits error rate: 0.4 ms, at most 50 ms ✗ lag p99: 80 ms, at most 50 ms" in told
+
+
+def test_a_long_curve_fits() -> None:
+    long = replace(fidelity(), curve=tuple((float(n), 1.0, float(n)) for n in range(121)))
+    text = render(FULL, 60, False, [replace(run("baseline"), fidelity=long)])
+    (line,) = [line for line in text.splitlines() if "up to 120/s" in line]
+    assert line.strip().startswith("▁▁▁▁▁▂")
+    assert cell_len(line) <= 60
+
+
+def test_the_hint_shows_what_matters() -> None:
+    noise = replace(EMPTY, findings=tuple(finding for finding in FULL.findings if finding.judgement == NOISE))
+    assert "replay show" not in render(noise)
 
 
 PERCENT = [(0, 10, "0 %"), (10, 10, "100 %"), (12, 310, "3.9 %"), (1, 100_000, "<0.1 %"), (99_999, 100_000, ">99.9 %"),
