@@ -15,6 +15,8 @@ from replay.send.plan_stream import Planned
 from replay.store.journal import Journal
 from replay.store.schema import RESULTS
 
+LATE_NS = 10_000_000
+
 _ROW = b"\xdc" + len(RESULTS).to_bytes(2, "big")
 # The columns after the five that the planner packed; an array of 16 or more opens with three bytes.
 _IDENTITY_COLUMNS = 5
@@ -39,6 +41,9 @@ class Recorder:
         self.failed: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
+        self.late = 0
+        """Arrivals taken up more than 10 ms after they were due: the generator's own lateness."""
+        self.lag_max_ns = 0
         self._journal = Journal(directory, writer)
         self._start = start
         self._fire = fire
@@ -67,6 +72,9 @@ class Recorder:
         status, head, body, size, error = outcome[8:]
         start = self._start
         changed = arrival.changed
+        if submitted_at - due_at > self.lag_max_ns:
+            self.lag_max_ns = submitted_at - due_at
+        self.late += submitted_at - due_at > LATE_NS
         # Held: from when the sender turned to the arrival to its first byte, waiting for the target.
         tail = self._pack(
             (

@@ -29,6 +29,7 @@ from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
 from replay.send import closing, descriptors
 from replay.send.crew import DONE, Crew, Hand, start_soon
+from replay.send.live import KEY, Figures, Live, show_in
 from replay.send.options import add_options, settings_from
 from replay.send.worker import Job, Worker
 from replay.store import metadata
@@ -113,6 +114,8 @@ class ReplayUser(User):
 
 _PUMPING: set[int] = set()
 _CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
+_WORKERS: dict[int, Worker] = {}
+"""This process's own workers by their share."""
 
 
 @events.init.add_listener
@@ -121,6 +124,25 @@ def _join_up(environment: Any, runner: Any, **_: Any) -> None:
         _CREWS[runner] = Crew(runner)
     elif isinstance(runner, WorkerRunner):
         _CREWS[runner] = Hand(runner)
+
+
+@events.init.add_listener
+def _show_live(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
+    if web_ui is None:
+        return
+    live = Live(_own_figures)
+    environment.events.worker_report.add_listener(lambda client_id, data: live.hear(data.get(KEY, ())))
+    environment.events.test_start.add_listener(lambda environment: live.forget())
+    show_in(web_ui, live)
+
+
+@events.report_to_master.add_listener
+def _report_live(client_id: str, data: dict[str, Any]) -> None:
+    data[KEY] = _own_figures()
+
+
+def _own_figures() -> list[Figures]:
+    return [figures for worker in _WORKERS.values() if (figures := worker.figures())]
 
 
 @events.test_start.add_listener
@@ -169,6 +191,7 @@ def _replay_share(environment: Any, share: int) -> None:
         job, environment.events.request.fire, hand.agree if isinstance(hand, Hand) else start_soon
     )
     gevent.signal_handler(signal.SIGUSR2, worker.abandon)
+    _WORKERS[share] = worker
     try:
         worker.run()
     finally:

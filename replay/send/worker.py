@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,6 +58,7 @@ class Worker:
         self._pump: Pump | None = None
         self._recorder: Recorder | None = None
         self._interrupted = False
+        self._told_all = False
 
     def run(self) -> None:
         """Plan, send, drain, compact. Killing the greenlet it runs in stops sending, then drains."""
@@ -101,6 +103,17 @@ class Worker:
                 self._source.close()
             self._finish(compactor)
 
+    def figures(self) -> dict[str, Any] | None:
+        """The books and the lag as they stand; `None` before it all begins."""
+        if self._pump is None or self._recorder is None:
+            return None
+        return {
+            "worker": self._job.name,
+            **_counts(self._pump, self._recorder),
+            "late": self._recorder.late,
+            "lag_max_ms": round(self._recorder.lag_max_ns / 1e6, 2),
+        }
+
     def abandon(self) -> None:
         """Stop at once: what is under way has failed as `interrupted`."""
         self._interrupted = True
@@ -117,7 +130,8 @@ class Worker:
         finally:
             if ticker is not None:
                 ticker.kill()
-                self._tell_once(pump, recorder)
+                if not self._told_all:
+                    self._tell_once(pump, recorder)
             recorder.close()
 
     def _finish(self, compactor: Any) -> None:
@@ -129,19 +143,26 @@ class Worker:
                 return
 
     def _tell(self, pump: Pump, recorder: Recorder) -> None:
-        while True:
+        while not self._told_all:
             self._tell_once(pump, recorder)
             gevent.sleep(_PROGRESS_S)
 
     def _tell_once(self, pump: Pump, recorder: Recorder) -> None:
-        line = {
-            "worker": self._job.name,
-            "started": pump.started,
-            "under_way": pump.under_way,
-            "answered": recorder.answered,
-            "failed": recorder.failed.total(),
-            "skipped": recorder.skipped.total(),
-        }
+        line = {"worker": self._job.name, **_counts(pump, recorder)}
         assert self._job.progress_fd is not None
-        with suppress(OSError):
+        try:
             os.write(self._job.progress_fd, json.dumps(line).encode() + b"\n")
+        except BrokenPipeError:
+            # Whoever started the run is gone, and nobody else would ever stop it: end it as Ctrl-C does.
+            self._told_all = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def _counts(pump: Pump, recorder: Recorder) -> dict[str, int]:
+    return {
+        "started": pump.started,
+        "under_way": pump.under_way,
+        "answered": recorder.answered,
+        "failed": recorder.failed.total(),
+        "skipped": recorder.skipped.total(),
+    }

@@ -250,6 +250,19 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path: Path, server: RecordingS
     assert Dataset.open(tmp_path / "run").meta["state"] in ("open", "recovered")
 
 
+def test_a_replayer_whose_command_was_killed_ends_itself(tmp_path: Path, server: RecordingServer) -> None:
+    steady(tmp_path / "capture", 30_000, 2)
+    run = ("-m", "replay", "run", tmp_path / "capture", "--target", server.url, "--out", tmp_path / "run")
+    with command(*run) as process:
+        wait_until(lambda: len(server.requests) > 100)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(30)
+    wait_until(lambda: Dataset.open(tmp_path / "run").meta["state"] == "closed")
+    books = Dataset.open(tmp_path / "run").meta["books"]
+    assert books["interrupted"]
+    assert books["sent"] == len(server.requests) < 30_000
+
+
 def test_plain_locust_with_its_own_flags(tmp_path: Path, server: RecordingServer) -> None:
     steady(tmp_path / "capture", 50, 2)
     locust = [
@@ -320,8 +333,11 @@ def test_the_web_ui_starts_and_shows_the_run(tmp_path: Path, server: RecordingSe
 
         def shown() -> bool:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats/requests", timeout=5) as answer:
-                stats = json.load(answer)["stats"]
-            return ("GET /{id}", 50) in {(row["name"], row["num_requests"]) for row in stats}
+                told = json.load(answer)
+            totals = {(row["name"], row["num_requests"]) for row in told["stats"]}
+            tab = told["extended_stats"][0]
+            live = [(row["worker"], row["answered"], row["failed"]) for row in tab["stats"]]
+            return ("GET /{id}", 50) in totals and (tab["key"], live) == ("replay", [("w0", 50, 0)])
 
         wait_until(shown)
 
