@@ -344,6 +344,16 @@ def run_(
     ca: Annotated[str | None, typer.Option(metavar="FILE", help="CA certificates to trust")] = None,
     seed: Annotated[int | None, typer.Option(help="of the random arrivals")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes that share the sessions")] = None,
+    writes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="send these although they write: 'POST /cart*', or all"),
+    ] = None,
+    deny: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="never send: '/payments*'")
+    ] = None,
+    allow_target: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="hit exactly this host, production or not")
+    ] = None,
     progress_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -376,6 +386,9 @@ def run_(
         ca=ca,
         seed=seed,
         workers=workers,
+        writes=_tuple(writes),
+        deny=_tuple(deny),
+        allow_target=_tuple(allow_target),
     )
     with _bars() as bars:
         show = bars.of("replay") if progress_fd is None else telling(progress_fd)

@@ -24,6 +24,11 @@ class RunSettings:
     Pacing: the recorded timestamps times `speed`; or `rate` (requests per second, evenly or `poisson`); or
     `ramp` (see `replay.plan.pacing.parse_ramp`); or `concurrency`, the closed loop: as fast as N connections
     get answers. `loop` is the number of passes, 0 for as many as fit `duration`.
+
+    What may be sent: safe methods, and what `writes` matches (see `replay.plan.dispatch.Selection`); never what
+    `deny` matches. Where to (see `replay.send.guard`): `production` lists hosts and networks that are never
+    hit, `staging` hosts that may be although their addresses are public, `allow_target` hosts that may be
+    whatever speaks against it. `address` is the target's, pinned.
     """
 
     speed: float = 1.0
@@ -45,6 +50,12 @@ class RunSettings:
     ca: str | None = None
     workers: int = 1
     seed: int = 1
+    writes: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    production: tuple[str, ...] = ()
+    staging: tuple[str, ...] = ()
+    allow_target: tuple[str, ...] = ()
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.rate, self.ramp, self.concurrency)) > 1:
@@ -108,7 +119,10 @@ class Config:
     def run_settings(self, **options: Any) -> RunSettings:
         """The `[run]` table, overridden by what the command line said (options that are not `None`)."""
         given = {name: value for name, value in options.items() if value is not None}
-        return replace(RunSettings(**self.run), **given) if given else RunSettings(**self.run)
+        # Where a build of the gate runs is named as staging by that.
+        urls = (self.gate.get(role, {}).get("url") for role in ("baseline", "candidate", "control"))
+        staging = (*self.run.get("staging", ()), *(url for url in urls if isinstance(url, str)))
+        return replace(RunSettings(**{**self.run, "staging": staging}), **given)
 
     def diff_settings(self) -> DiffSettings:
         """The `[diff]` table."""
@@ -182,15 +196,29 @@ def _routes(path: Path, routes: Any) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
+_LISTS = (
+    *("include", "exclude", "remove_headers"),
+    *("writes", "deny", "production", "staging", "allow_target"),
+)
+
+
+def _texts(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    """A list of texts; one text stands for a list of itself."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ConfigError(f'{path}: [run] {key} must be a list of texts: {key} = ["..."]')
+    return tuple(texts)
+
+
 def _run_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     names = {item.name for item in fields(RunSettings)}
     for key in table:
         if key not in names:
             raise ConfigError(f"{path}: [run] has no key {key!r}; known are {', '.join(sorted(names))}")
     settings = dict(table)
-    for key in ("include", "exclude", "remove_headers"):
+    for key in _LISTS:
         if key in settings:
-            settings[key] = tuple(settings[key])
+            settings[key] = _texts(path, key, settings[key])
     if "set_headers" in settings:
         settings["set_headers"] = tuple(dict(settings["set_headers"]).items())
     try:

@@ -23,6 +23,7 @@ from replay.demo.shoppers import Crowd, Tally, go_shopping
 from replay.demo.verify import Verdict, verify
 from replay.errors import InputError, ReplayError
 from replay.findings import Report
+from replay.plan.dispatch import ALL
 from replay.report import json_
 from replay.verbs.capture import CaptureProcess, CaptureSettings
 from replay.verbs.diff import diff_runs
@@ -138,7 +139,9 @@ def _record(capture: CaptureProcess, crowd: Crowd, say: Say) -> tuple[Tally, dic
 def replay(capture: Path, build: str, out: Path, speed: float) -> str:
     """Replay the capture to a freshly started build; says how it went."""
     with shop(build, trust_tokens=True) as target:
-        summary = replay_run(capture, target, out, RunSettings(speed=speed))
+        summary = replay_run(
+            capture, target, out, RunSettings(speed=speed, writes=(ALL,), allow_target=(target,))
+        )
     if summary.interrupted:
         raise KeyboardInterrupt
     return _books(summary)

@@ -62,6 +62,8 @@ def _head(overview: Overview) -> Text:
         f"{key} {value}" for key, value in meta["source"].items() if isinstance(value, str | int)
     )
     text = Text()
+    if told := left_out(meta):
+        text.append(f"{told}\n", style="bold yellow")
     text.append(f"{overview.kind} {overview.path}", style="bold")
     text.append(f"  {meta['state']}, recorded {meta['started_at']}\n")
     text.append(f"from {source}\n" if source else "")
@@ -71,6 +73,17 @@ def _head(overview: Overview) -> Text:
         f" {overview.connections:,} connections"
     )
     return text
+
+
+def left_out(meta: Mapping[str, Any]) -> str:
+    """What a run did not send for safety's sake, and the option that changes it; empty if nothing."""
+    counts = (meta.get("books") or {}).get("left_out") or {}
+    told = []
+    if writes := counts.get("writes"):
+        told.append(f"{writes:,} writes were not sent: --writes PATTERN (or all) sends them")
+    if denied := counts.get("denied"):
+        told.append(f"{denied:,} denied by --deny or [run] deny")
+    return "; ".join(told)
 
 
 def _rate(overview: Overview) -> Text:

@@ -33,7 +33,7 @@ def check(capture: Path, settings: RunSettings, shares: int) -> None:
     elif settings.connections == "pooled":
         return
     else:
-        wanted = most_at_once(capture, Selection(settings.include, settings.exclude))
+        wanted = most_at_once(capture, selection_of(settings))
         why = f"{capture} had {wanted:,} connections open at once"
     needed = -(-wanted // shares) + _OTHERS
     if hard != resource.RLIM_INFINITY and needed > hard:
@@ -43,17 +43,24 @@ def check(capture: Path, settings: RunSettings, shares: int) -> None:
         )
 
 
+def selection_of(settings: RunSettings) -> Selection:
+    """What of a capture the settings send."""
+    return Selection(settings.include, settings.exclude, settings.writes, settings.deny)
+
+
 def most_at_once(capture: Path, selection: Selection) -> int:
     """The most connections of a capture that were open at once, from the first to the last request of each."""
     left: Counter[str] = Counter()
-    columns = ("connection_id", "endpoint")
+    columns = ("connection_id", "endpoint", "method")
     dataset = Dataset.open(capture, "capture")
     for batch in dataset.batches(columns):
-        left.update(connection for connection, endpoint in to_rows(batch) if selection.takes(endpoint))
+        left.update(
+            connection for connection, endpoint, method in to_rows(batch) if selection.takes(endpoint, method)
+        )
     most, opened = 0, set()
     for batch in dataset.batches(columns):
-        for connection, endpoint in to_rows(batch):
-            if not selection.takes(endpoint):
+        for connection, endpoint, method in to_rows(batch):
+            if not selection.takes(endpoint, method):
                 continue
             opened.add(connection)
             most = max(most, len(opened))

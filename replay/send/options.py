@@ -22,6 +22,16 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
         "send only what matches: GET, /orders/*, 'POST /cart*'",
     ),
     ("exclude", {"action": "append", "default": None}, "leave out what matches"),
+    (
+        "writes",
+        {"action": "append", "default": None},
+        "send what this matches although it writes: 'POST /cart*', or all [default: GET, HEAD, OPTIONS and TRACE only]",
+    ),
+    ("deny", {"action": "append", "default": None}, "never send what this matches: '/payments*'"),
+    ("production", {"action": "append", "default": None}, "host or network that must never be hit"),
+    ("staging", {"action": "append", "default": None}, "host that may be hit at a public address"),
+    ("allow-target", {"action": "append", "default": None}, "exact host to hit whatever speaks against it"),
+    ("address", {}, "connect to this address instead of looking the target's name up"),
     ("host-header", {"default": "keep"}, "keep the recorded Host, or set the target's: keep or target"),
     ("set-header", {"action": "append", "default": None}, "NAME:VALUE to set in every request"),
     ("remove-header", {"action": "append", "default": None}, "header to leave out of every request"),
@@ -68,6 +78,12 @@ def settings_from(options: Namespace) -> RunSettings:
         insecure=options.insecure,
         ca=options.ca or None,
         seed=options.seed,
+        writes=tuple(options.writes or ()),
+        deny=tuple(options.deny or ()),
+        production=tuple(options.production or ()),
+        staging=tuple(options.staging or ()),
+        allow_target=tuple(options.allow_target or ()),
+        address=options.address or None,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from replay.config import RunSettings
 from replay.errors import InputError, ReplayError
 from replay.plan import pacing
-from replay.plan.dispatch import Selection, share_of
+from replay.plan.dispatch import DENIED, EXCLUDED, WRITE, Selection, share_of
 from replay.plan.sessions import Lanes
 from replay.send.plan_stream import (
     BLOCK_BYTES,
@@ -77,7 +77,8 @@ class Planner:
         self.counts: Counter[str] = Counter()
         self._order = order
         self._settings = order.settings
-        self._selection = Selection(order.settings.include, order.settings.exclude)
+        settings = order.settings
+        self._selection = Selection(settings.include, settings.exclude, settings.writes, settings.deny)
         self._changes = Changes(
             host=order.authority if order.settings.host_header == "target" else None,
             set=order.settings.set_headers,
@@ -116,8 +117,8 @@ class Planner:
         for row in self._rows():
             (exchange_id, session_id, connection_id, started_at, duration_ns, method, target, host) = row[:8]
             endpoint, version, headers, body, size = row[8:]
-            if not self._selection.takes(endpoint):
-                self.counts["excluded"] += lap == 0
+            if reason := self._left_out(endpoint, method, target):
+                self.counts[reason] += lap == 0
                 continue
             first = started_at if first is None else first
             recorded = offset + started_at - first
@@ -125,7 +126,7 @@ class Planner:
             if limit is not None and due >= limit:
                 if lap == 0:
                     self.counts["after the duration"] = (
-                        self._dataset.count - self._index - self.counts["excluded"]
+                        self._dataset.count - self._index - self.counts.total()
                     )
                 return None
             self._index += 1
@@ -155,11 +156,19 @@ class Planner:
     def _exchanges_per_connection(self) -> Counter[str]:
         """How many arrivals each connection has, so that the last one can be told when it comes."""
         counts: Counter[str] = Counter()
-        for batch in self._dataset.batches(("connection_id", "endpoint")):
-            for connection_id, endpoint in to_rows(batch):
-                if self._selection.takes(endpoint):
+        for batch in self._dataset.batches(("connection_id", "endpoint", "method", "target")):
+            for connection_id, endpoint, method, target in to_rows(batch):
+                if not self._left_out(endpoint, method, target):
                     counts[connection_id] += 1
         return counts
+
+    def _left_out(self, endpoint: str, method: str, target: str) -> str | None:
+        """Why an exchange is not sent. What is denied is denied by its real path too, however it is templated."""
+        reason = self._selection.left_out(endpoint, method)
+        if reason is None and self._settings.deny:
+            path = target.partition("?")[0]
+            reason = DENIED if self._selection.denies(f"{method} {path}") else None
+        return reason
 
     def _lane_number(self, connection_id: str, lane: int) -> int:
         key = (connection_id, lane)
@@ -233,9 +242,15 @@ def _write(out: BinaryIO, rows: list[bytes]) -> None:
 
 
 def _nothing_planned(order: Order, counts: Counter[str]) -> str:
-    if counts["excluded"]:
+    if counts[WRITE]:
         return (
-            f"nothing to send: --include/--exclude leave none of the capture's {counts['excluded']} exchanges"
+            f"nothing to send: {counts[WRITE]} of the capture's {counts.total()} exchanges are writes, which are"
+            " only sent where --writes allows them: --writes 'POST /search', or --writes all"
+        )
+    if counts[EXCLUDED] or counts[DENIED]:
+        return (
+            "nothing to send: --include, --exclude and --deny leave none of the capture's"
+            f" {counts.total()} exchanges"
         )
     return f"nothing to send: {order.capture} holds no exchanges"
 

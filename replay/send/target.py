@@ -21,13 +21,8 @@ class Endpoint(NamedTuple):
 
 
 def resolve(target: Target, settings: RunSettings) -> Endpoint:
-    """Look the name up once, so that the run cannot wander to another address. `TargetError` when unknown."""
-    try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TargetError(f"--target {target.url}: {target.host} cannot be resolved ({reason})") from None
-    family, _, _, _, address = found[0]
+    """Where to connect: to the pinned address if there is one. `TargetError` when the name is unknown."""
+    family, _, _, _, address = _found(target, settings)[0]
     return Endpoint(
         family=int(family),
         address=address,
@@ -35,6 +30,19 @@ def resolve(target: Target, settings: RunSettings) -> Endpoint:
         server_name=target.host,
         max_body=settings.max_body,
     )
+
+
+def addresses_of(target: Target, settings: RunSettings) -> tuple[str, ...]:
+    """Every address of the target, or the one that is pinned, the one to be used first."""
+    return tuple(dict.fromkeys(str(item[4][0]) for item in _found(target, settings)))
+
+
+def _found(target: Target, settings: RunSettings) -> list[Any]:
+    try:
+        return socket.getaddrinfo(settings.address or target.host, target.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TargetError(f"--target {target.url}: {target.host} cannot be resolved ({reason})") from None
 
 
 def check_reachable(target: Target, settings: RunSettings) -> None:

@@ -29,6 +29,7 @@ from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
 from replay.send import closing, descriptors
 from replay.send.crew import DONE, Crew, Hand, start_soon
+from replay.send.guard import admit
 from replay.send.live import KEY, Figures, Live, show_in
 from replay.send.options import add_options, settings_from
 from replay.send.worker import Job, Worker
@@ -181,7 +182,8 @@ def _close_run(environment: Any, **_: Any) -> None:
 def _replay_share(environment: Any, share: int) -> None:
     options = environment.parsed_options
     descriptors.raise_limit()
-    target, settings = parse_target(environment.host, "--host"), settings_from(options)
+    target = parse_target(environment.host, "--host")
+    settings = admit(target, Path(options.capture), settings_from(options))
     shares = _shares(environment)
     job = Job(
         options.capture, Path(options.out), target, settings, f"w{share}", share, shares, options.progress_fd
@@ -216,7 +218,8 @@ def _checked(options: Any, host: str | None) -> tuple[Target, RunSettings]:
     if (Path(options.out) / "run.json").exists():
         raise UsageError(f"--out {options.out} already holds a run: choose another directory")
     Dataset.open(Path(options.capture), "capture")
-    return parse_target(host, "--host"), settings_from(options)
+    target = parse_target(host, "--host")
+    return target, admit(target, Path(options.capture), settings_from(options))
 
 
 def _end(environment: Any) -> None:

@@ -80,6 +80,19 @@ class Dataset:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
 
+    def distinct(self, columns: Sequence[str]) -> set[tuple[Any, ...]]:
+        """The combinations of values that occur in columns of few distinct values."""
+        found: set[tuple[Any, ...]] = set()
+        for path in self.parts:
+            try:
+                file = pq.ParquetFile(path)
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, columns=list(columns))
+                    found.update(to_rows(table.group_by(list(columns)).aggregate([]).combine_chunks()))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise InputError(f"{path} is damaged: {_first_line(error)}") from None
+        return found
+
     def rows(
         self, where: ds.Expression | None = None, order_by: Sequence[str] | None = None
     ) -> Iterator[Exchange | Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from replay.diff.answers import Answer
@@ -10,6 +11,7 @@ from replay.diff.pairs import join
 from replay.diff.session import Comparison
 from replay.diff.settings import DiffSettings
 from replay.findings import Report
+from replay.report.overview import left_out
 from replay.store.reader import Dataset, to_rows
 
 _COLUMNS = Answer._fields
@@ -27,7 +29,9 @@ def diff_runs(
     comparison = Comparison(settings or DiffSettings(), has_control=control is not None)
     for trio in join(*(answers(run) for run in runs)):
         comparison.add(trio)
-    return comparison.report(str(baseline), str(candidate), str(control) if control else None)
+    report = comparison.report(str(baseline), str(candidate), str(control) if control else None)
+    notes = dict.fromkeys(told for run in runs if (told := left_out(run.meta)))
+    return replace(report, notes=(*notes, *report.notes))
 
 
 def answers(run: Dataset) -> Iterator[Answer]:

@@ -158,7 +158,7 @@ def _recorded_concurrency(meta: dict[str, Any]) -> float | None:
     """
     settings, source = meta["settings"], meta["source"]
     other = any(settings.get(name) is not None for name in ("rate", "ramp", "concurrency", "duration"))
-    if other or settings.get("include") or settings.get("exclude") or "capture" not in source:
+    if other or meta["books"].get("left_out") or "capture" not in source:
         return None
     try:
         capture = Dataset.open(Path(source["capture"]), "capture")

@@ -40,7 +40,10 @@ ready = "/health"
 # duration = 600               # seconds
 # workers = 1                  # processes that send
 # timeout = 30                 # seconds to wait for an answer
-# exclude = ["POST /payments"]
+# writes = ["POST /search", "/cart*"]  # sent too; left out: GET, HEAD, OPTIONS and TRACE only; or "all"
+# deny = ["/payments*", "/mail*"]      # never sent, whatever else is said
+# production = ["shop.example.com", "203.0.113.0/24"]   # never hit, nor where the capture was recorded
+# staging = ["staging.example.com"]    # may be hit although its address is public; as are the urls above
 
 # What a build may do and still pass. Left out: 0 regressions, 0 endpoints slower, all else is free.
 [limits]

@@ -17,6 +17,7 @@ from typing import Any
 from replay.config import RunSettings, parse_target
 from replay.errors import InputError, ReplayError
 from replay.send import closing
+from replay.send.guard import admit
 from replay.send.options import to_arguments
 from replay.send.target import check_reachable
 from replay.store import metadata
@@ -74,6 +75,7 @@ def replay_run(
     destination = parse_target(target)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise InputError(f"{out} is there already and not empty: choose another --out for this run")
+    settings = admit(destination, capture, settings)
     check_reachable(destination, settings)
     reading, writing = os.pipe()
     with terminable(), _locust(_arguments(capture, target, out, settings, writing), writing) as process:

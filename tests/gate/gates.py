@@ -65,7 +65,7 @@ class Gate:
     ) -> Gate:
         (self.directory / "replay.toml").write_text(
             f"[gate]\ncapture = {_toml(str(CAPTURE))}\n{gate}\n[baseline]\n{baseline}\n[candidate]\n{candidate}\n"
-            f"[run]\n{run}\n{rest}\n",
+            f"[run]\nwrites = 'all'\n{run}\n{rest}\n",
             "utf-8",
         )
         return self

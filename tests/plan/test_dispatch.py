@@ -61,3 +61,35 @@ def test_a_closed_connection_begins_anew() -> None:
     lanes.assign("c", 0, 100)
     lanes.close("c")
     assert lanes.assign("c", 1, 100) == 0
+
+
+@pytest.mark.parametrize(
+    ("writes", "deny", "endpoint", "reason"),
+    [
+        ((), (), "GET /a", None),
+        ((), (), "HEAD /a", None),
+        ((), (), "OPTIONS /a", None),
+        ((), (), "POST /a", "writes"),
+        ((), (), "PROPFIND /a", "writes"),
+        ((), (), "get /a", "writes"),
+        (("all",), (), "DELETE /a", None),
+        (("ALL",), (), "DELETE /a", None),
+        (("POST",), (), "POST /a", None),
+        (("POST",), (), "PUT /a", "writes"),
+        (("POST /graphql",), (), "POST /graphql", None),
+        (("/cart*",), (), "POST /cart/items", None),
+        (("/cart*",), (), "POST /orders", "writes"),
+        ((), ("/admin*",), "GET /admin/users", "denied"),
+        (("all",), ("/payments*", "/mail*"), "POST /payments/{id}", "denied"),
+        (("all",), ("/payments*",), "POST /orders", None),
+    ],
+)
+def test_only_safe_methods_are_sent_unless_writes_are_allowed(
+    writes: tuple[str, ...], deny: tuple[str, ...], endpoint: str, reason: str | None
+) -> None:
+    method = endpoint.partition(" ")[0]
+    assert Selection(writes=writes, deny=deny).left_out(endpoint, method) == reason
+
+
+def test_the_method_on_the_wire_counts_not_the_endpoints_name() -> None:
+    assert Selection(writes=()).left_out("GET /a", "DELETE") == "writes"

@@ -70,7 +70,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], list
     path = tmp_path_factory.mktemp("exact")
     write(path / "capture", (one(number, values) for number, (values, _) in enumerate(REQUESTS.values())))
     with RecordingServer() as server:
-        replay_run(path / "capture", server.url, path / "run", RunSettings(timeout=5))
+        replay_run(path / "capture", server.url, path / "run", RunSettings(timeout=5, writes=("all",)))
     return server.requests, list(Dataset.open(path / "run").rows())
 
 
@@ -88,7 +88,9 @@ def test_nothing_else_arrives_and_all_are_called_exact(arrived: tuple) -> None:
 
 def test_what_differs_is_kept_beside_the_answer(tmp_path: Path) -> None:
     steady(tmp_path / "capture", 2, 1)
-    settings = RunSettings(host_header="target", set_headers=(("X-Tag", "t"),), remove_headers=("x-twice",))
+    settings = RunSettings(
+        writes=("all",), host_header="target", set_headers=(("X-Tag", "t"),), remove_headers=("x-twice",)
+    )
     with RecordingServer() as server:
         replay_run(tmp_path / "capture", server.url, tmp_path / "run", settings)
         head = f"GET /0 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nX-Tag: t\r\n\r\n".encode()
