@@ -136,7 +136,9 @@ def record(path: Path, targets: list[tuple[str, str]], **values: object) -> Path
 
 
 def run(tmp_path: Path, capture: Path, url: str, **settings: object) -> tuple[RunSummary, dict]:
-    summary = replay_run(capture, url, tmp_path / "run", RunSettings(timeout=TIMEOUT_S, **settings))
+    summary = replay_run(
+        capture, url, tmp_path / "run", RunSettings(timeout=TIMEOUT_S, writes=("all",), **settings)
+    )
     rows = {row.endpoint.removeprefix("GET "): row for row in Dataset.open(tmp_path / "run").rows()}
     return summary, rows
 

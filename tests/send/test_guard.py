@@ -139,7 +139,7 @@ def test_writes_are_left_out_and_said_first(
         ("--writes", "POST"): ({"writes": 1}, 5, "1 writes were not sent"),
         ("--writes", "all", "--deny", "/pay"): ({"denied": 1}, 5, "1 denied by --deny"),
         ("--writes", "all", "--deny", "GET /products*"): ({"denied": 3}, 3, "3 denied by --deny"),
-        ("--writes", "all"): ({}, 6, "run "),
+        ("--writes", "all"): ({}, 6, "run"),
     }
     for number, (options, (left_out, sent, first)) in enumerate(cases.items()):
         with RecordingServer() as server:
