@@ -223,6 +223,9 @@ def show(
         Path | None, typer.Option(metavar="DIR", help="where the request is, if the capture has moved")
     ] = None,
     lap: Annotated[int, typer.Option(help="of a looped run: the pass, counted from 0")] = 0,
+    target: Annotated[
+        str | None, typer.Option(metavar="URL", help="where the curl line goes [default: the runs' targets]")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Show one exchange: the request, each build's answer side by side, and a curl line."""
@@ -231,7 +234,7 @@ def show(
     from replay.verbs.showing import show as look_up
 
     settings = configuration.load(config).diff_settings().compare
-    shown = look_up(exchange_id, runs, settings=settings, capture=capture, lap=lap)
+    shown = look_up(exchange_id, runs, settings=settings, capture=capture, lap=lap, target=target)
     _print(render(shown, _width(), _color()))
 
 

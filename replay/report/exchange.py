@@ -97,33 +97,46 @@ def _again(shown: Shown) -> Iterator[str]:
 
 
 def curl(asked: Asked, base: str) -> str:
-    """A line for a POSIX shell that sends the same request to `base` (`http://host:port`).
+    """A line for a POSIX shell that sends the same bytes to `base` (`http://host:port`).
 
-    What curl would add by itself is taken away; the length of the body is its own to say. A body with bytes
-    that no argument can hold is piped in.
+    What curl would add by itself is taken away. The line is plain ASCII but for text in the body: other bytes
+    are written by printf, and a body that no argument can hold is piped in. Two things curl does its own way:
+    Host comes first, and an empty header has no blank behind its colon.
     """
-    words_ = ["curl", "--silent", "--show-error", "--include", "--path-as-is", "--globoff", "--http1.1"]
+    old = asked.head and asked.head[0].endswith("HTTP/1.0")
+    parts = ["curl", "--silent", "--show-error", "--include", "--path-as-is", "--globoff"]
+    parts.append("--http1.0" if old else "--http1.1")
     if asked.method == "HEAD":
-        words_.append("--head")
+        parts.append("--head")
     elif asked.method != ("POST" if asked.body else "GET"):
-        words_ += ["--request", asked.method]
-    own = {"host", "user-agent", "accept"}
-    if asked.body:
-        own |= {"content-type", "expect"}
+        parts += ["--request", _word(asked.method)]
+    own = {"user-agent", "accept"} | ({"content-type", "expect"} if asked.body else set())
     for name, value in asked.headers:
-        if name.lower() in ("content-length", "transfer-encoding") or name.startswith(":"):
+        if name.startswith(":"):
             continue
         own.discard(name.lower())
-        words_ += ["--header", words.clean(f"{name}: {value}" if value else f"{name};")]
-    for name in sorted(own - {"host"}):
-        words_ += ["--header", f"{name.title()}:"]
+        # Given as a header, it also decodes the answer; alone, the option would ask for encodings of its own.
+        parts += ["--compressed"] if name.lower() == "accept-encoding" else []
+        parts += ["--header", _word(f"{name}: {value}" if value else f"{name};")]
+    for name in sorted(own):
+        parts += ["--header", f"{name.title()}:"]
     pipe = ""
     if asked.body:
         text = _argument(asked.body)
-        words_ += ["--data-binary", "@-" if text is None else text]
+        parts += ["--data-binary", "@-" if text is None else shlex.quote(text)]
         pipe = "" if text is not None else f"printf '%b' {shlex.quote(_octal(asked.body))} | "
-    words_.append(words.clean(base.rstrip("/") + asked.url))
-    return pipe + shlex.join(words_)
+    url = base.rstrip("/") + asked.url
+    if "#" in asked.url or not asked.url.startswith("/"):  # more than a URL may ask for
+        parts += ["--request-target", _word(asked.url)]
+        url = base
+    return pipe + " ".join([*parts, _word(url)])
+
+
+def _word(text: str) -> str:
+    """Text that stands for bytes (latin-1) as one word for a shell."""
+    if text.isascii() and text.isprintable():
+        return shlex.quote(text)
+    return f"\"$(printf '%b' {shlex.quote(_octal(text.encode('latin-1', 'replace')))})\""
 
 
 def _argument(body: bytes) -> str | None:

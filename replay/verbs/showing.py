@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
+from replay.config import parse_target
 from replay.diff.answers import Answer, Comparer, CompareSettings
 from replay.diff.lift import Lifted, lift
 from replay.diff.paths import Trail, render, steps
@@ -28,8 +29,11 @@ def show(
     settings: CompareSettings | None = None,
     capture: Path | None = None,
     lap: int = 0,
+    target: str | None = None,
 ) -> Shown:
     """One exchange in each of `runs`; the first is what the others are compared with.
+
+    `target` is where the curl line goes (a build that a gate had started is elsewhere now).
 
     `exchange_id` may be shortened to a beginning that is unique. `capture` says where the request is, if not
     where the run had it from. `UsageError` where no run holds the exchange, or several could be meant.
@@ -54,12 +58,16 @@ def show(
         endpoint=results[0].endpoint if results else exchange.endpoint if exchange else "",
         asked=asked,
         answers=answers,
-        curls=tuple(_curls(asked, datasets)) if asked else (),
+        curls=tuple(_curls(asked, datasets, target)) if asked else (),
     )
 
 
-def _curls(asked: Asked, runs: Sequence[Dataset]) -> Iterator[tuple[str, str]]:
-    """A line for each target, named by the first run that went there."""
+def _curls(asked: Asked, runs: Sequence[Dataset], target: str | None) -> Iterator[tuple[str, str]]:
+    """A line for each target, named by the first run that went there; or for the target that is given."""
+    if target is not None:
+        parse_target(target)
+        yield target, curl(asked, target if "//" in target else f"http://{target}")
+        return
     told = set()
     for run in runs:
         target = str(run.meta["source"].get("target") or "")

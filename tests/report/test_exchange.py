@@ -1,13 +1,10 @@
-"""`replay show`'s text: differences marked where they stand, and a curl line that asks the same again."""
-
-import shlex
-import subprocess
+"""`replay show`'s text: differences marked where they stand."""
 
 import pytest
 
 from replay.diff.compare import tree_differences
 from replay.diff.lift import lift
-from replay.report.exchange import Answered, Asked, Shown, curl, render
+from replay.report.exchange import Answered, Asked, Shown, render
 from replay.verbs.showing import lines_of
 
 JSON = (("Content-Type", "application/json"),)
@@ -42,30 +39,3 @@ def test_foreign_text_cannot_steer_the_terminal() -> None:
     body = b'{"a": "\x1b[2J\xe2\x80\xae"}'.replace(b"\x1b", b"\\u001b")
     shown = Shown("x-1", "GET /\x1b[2J", asked(url="/\x1b]0;x"), (answered("old", body),), ())
     assert "\x1b" not in render(shown, 80)
-
-
-CURLS = [
-    ("a plain GET", asked(headers=(("Accept", "*/*"),)), b""),
-    ("quotes and blanks", asked("POST", "/a?b='c d", (("X-A", 'it\'s "so"'),), b"it's\n$HOME `x`"), b""),
-    ("binary", asked("PUT", "/b", (), bytes(range(256))), b""),
-    ("a body like a file's name", asked("POST", "/b", (), b"@/etc/passwd"), b""),
-    ("an empty header", asked(headers=(("X-Empty", ""),)), b""),
-]
-
-
-@pytest.mark.parametrize(("case", "request_"), [(name, request) for name, request, _ in CURLS])
-def test_curl_line_is_one_command_that_carries_the_request(case: str, request_: Asked) -> None:
-    line = curl(request_, "http://h:1/")
-    command = line.rpartition(" | ")[2] if "--data-binary @-" in line else line
-    arguments = shlex.split(command)
-    assert arguments[0] == "curl"
-    assert arguments[-1] == "http://h:1" + request_.url
-    for name, value in request_.headers:
-        assert (f"{name}: {value}" if value else f"{name};") in arguments
-    if request_.body:
-        given = arguments[arguments.index("--data-binary") + 1]
-        if given == "@-":
-            piped = subprocess.run(["sh", "-c", line.partition(" | ")[0]], capture_output=True, check=True)
-            assert piped.stdout == request_.body
-        else:
-            assert given.encode() == request_.body
