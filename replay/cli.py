@@ -242,7 +242,8 @@ def show(
 def gate(
     config: ConfigOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="where the results go, instead of [gate] out")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="where the results go, instead of `out` in replay.toml"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and its length")] = False,
 ) -> None:
