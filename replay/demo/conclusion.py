@@ -16,7 +16,12 @@ from replay.report import words
 
 def conclusion(report: Report, verdict: Verdict, workdir: Path, seconds: float) -> str:
     """The closing text, in whole lines."""
-    parts = (_found(report, verdict), _judgement(report, verdict, seconds), _next(report, workdir))
+    parts = (
+        _found(report, verdict),
+        _judgement(report, verdict, seconds),
+        _next(report, workdir),
+        _open(workdir),
+    )
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
@@ -57,7 +62,7 @@ def _judgement(report: Report, verdict: Verdict, seconds: float) -> Iterator[str
 
 def _next(report: Report, workdir: Path) -> Iterator[str]:
     old, again, new = (workdir / name for name in ("old", "old-again", "new"))
-    yield f"Everything is in {workdir}: the capture, three runs (Parquet), report.json. Look around:"
+    yield f"Everything is in {workdir}: the capture, three runs (Parquet), report.json, report.html. Look around:"
     yield f"  replay inspect {workdir / 'capture'}"
     yield f"  replay diff {old} {new} --control {again}"
     for finding in report.findings[:1]:
@@ -67,3 +72,8 @@ def _next(report: Report, workdir: Path) -> Iterator[str]:
     yield f"  duckdb -c \"from '{parts}' select endpoint, count(*) group by 1\""
     yield "Then your own service:"
     yield "  replay capture --upstream http://localhost:8000 --out captures/mine"
+
+
+def _open(workdir: Path) -> Iterator[str]:
+    yield "And the report itself, to open in a browser:"
+    yield f"  {workdir / 'report.html'}"

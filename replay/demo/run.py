@@ -24,10 +24,9 @@ from replay.demo.verify import Verdict, verify
 from replay.errors import InputError, ReplayError
 from replay.findings import Report
 from replay.plan.dispatch import ALL
-from replay.report import json_
 from replay.verbs.capture import CaptureProcess, CaptureSettings
-from replay.verbs.diff import diff_runs
 from replay.verbs.inspecting import inspect
+from replay.verbs.reporting import dossier_of, write_reports
 from replay.verbs.run import RunSummary, replay_run
 from replay.verbs.signals import terminable
 
@@ -36,7 +35,9 @@ Say = Callable[[str], None]
 RUNS = (("old", "old"), ("old-again", "old"), ("new", "new"))
 """The runs by the names of their directories, and the build that each goes to."""
 
-MADE_HERE = frozenset({"capture", "key", "replay.toml", "report.json", *(name for name, _ in RUNS)})
+MADE_HERE = frozenset(
+    {"capture", "key", "replay.toml", "report.json", "report.html", *(name for name, _ in RUNS)}
+)
 """What a demonstration leaves in its directory: all that the next one may take away."""
 
 _SETTINGS = (
@@ -74,7 +75,7 @@ def run_demo(workdir: Path, say: Say, crowd: Crowd | None = None, speed: float =
             again = ", again: what differs now is noise" if name == "old-again" else ""
             say(f"{step}/5 replay to the {build} build{again} → {workdir / name}")
             say(f"    {replay(workdir / 'capture', build, workdir / name, speed)}")
-        say(f"5/5 compare → {workdir / 'report.json'}")
+        say(f"5/5 compare → {workdir / 'report.html'}")
         report = compare(workdir)
     verdict = verify(report, PLANTED)
     seconds = time.monotonic() - began
@@ -157,7 +158,9 @@ def _books(summary: RunSummary) -> str:
 
 
 def compare(workdir: Path) -> Report:
-    """Compare the runs, and keep the report for programs beside them."""
-    report = diff_runs(workdir / "old", workdir / "new", control=workdir / "old-again")
-    (workdir / "report.json").write_text(json_.render(report), encoding="utf-8")
-    return report
+    """Compare the runs, and keep the report beside them: one for people, one for programs."""
+    dossier = dossier_of(
+        workdir / "old", workdir / "new", workdir / "old-again", title="The demonstration's shop, old and new"
+    )
+    write_reports(dossier, {"html": workdir / "report.html", "json": workdir / "report.json"})
+    return dossier.report

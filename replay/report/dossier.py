@@ -74,6 +74,15 @@ class ErrorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MixRow:
+    """Requests of one endpoint: in the capture (`None`: not at hand), and sent by each run, by role."""
+
+    endpoint: str
+    captured: int | None
+    sent: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class DriftRow:
     """Where staging with the old build is not like production: the baseline against the capture.
 
@@ -121,6 +130,7 @@ class Dossier:
     limits: tuple[Check, ...] = ()
     curves: tuple[LatencyCurve, ...] = ()
     errors: tuple[ErrorRow, ...] = ()
+    mix: tuple[MixRow, ...] = ()
     drift: tuple[DriftRow, ...] = ()
     requests: Mapping[str, Asking] = field(default_factory=dict)
     contexts: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)

@@ -66,6 +66,7 @@ def _around(dossier: Dossier) -> dict[str, Any]:
         "run_facts": [_facts(run) for run in dossier.runs],
         "curves": [asdict(curve) for curve in dossier.curves],
         "errors": [asdict(row) for row in dossier.errors],
+        "mix": [asdict(row) for row in dossier.mix],
         "drift": [asdict(row) for row in dossier.drift],
         "requests": {key: asdict(asking) for key, asking in dossier.requests.items()},
     }

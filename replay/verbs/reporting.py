@@ -37,6 +37,7 @@ from replay.report.dossier import (
     DriftRow,
     ErrorRow,
     LatencyCurve,
+    MixRow,
     Percentile,
     RunFacts,
 )
@@ -50,7 +51,7 @@ from replay.verbs.diff import answers, diff_runs
 from replay.verbs.fidelity import fidelities_of
 from replay.verbs.showing import asked_of, captured_from, shown_answer
 
-QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _LEVEL = 0.05
 """Error of the intervals around the drawn percentiles."""
 
@@ -160,6 +161,7 @@ def around(
         runs=facts,
         curves=curves,
         errors=errors,
+        mix=_mix(capture, datasets),
         drift=_drift(capture, datasets[BASELINE], settings) if capture else (),
         requests=_requests(report, capture, datasets[CANDIDATE]),
         contexts=_contexts(report, datasets),
@@ -216,6 +218,33 @@ def _times_and_errors(
         ErrorRow(endpoint, kind, dict(counts)) for (endpoint, kind), counts in sorted(errors.items())
     )
     return tuple(curves), rows
+
+
+def _mix(capture: Dataset | None, runs: Mapping[str, Dataset]) -> tuple[MixRow, ...]:
+    captured = _counts(capture.batches(("endpoint",))) if capture else None
+    sent = {role: _counts(_sent(run)) for role, run in runs.items()}
+    names = sorted(set().union(captured or (), *sent.values()))
+    return tuple(
+        MixRow(
+            name,
+            None if captured is None else captured[name],
+            {role: counts[name] for role, counts in sent.items()},
+        )
+        for name in names
+    )
+
+
+def _sent(run: Dataset) -> Iterator[pa.RecordBatch]:
+    for batch in run.batches(("endpoint", "sent_ns")):
+        yield batch.filter(pc.is_valid(batch["sent_ns"]))
+
+
+def _counts(batches: Iterable[pa.RecordBatch]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        for item in pc.value_counts(batch["endpoint"]).to_pylist():
+            counts[item["values"]] += item["counts"]
+    return counts
 
 
 class _Sample:

@@ -49,7 +49,7 @@ def test_all_found(report: Report) -> None:
     assert "4.5 ms → 45 ms at the median" in text
     assert "replay show exchange-1 here/old here/new" in text
     assert "MISSED" not in text
-    assert text.endswith("\n")
+    assert text.endswith("here/report.html\n")
 
 
 def test_something_missed_and_something_invented(report: Report) -> None:
