@@ -193,6 +193,8 @@ def _replay_share(environment: Any, share: int) -> None:
         job, environment.events.request.fire, hand.agree if isinstance(hand, Hand) else start_soon
     )
     gevent.signal_handler(signal.SIGUSR2, worker.abandon)
+    # Locust ends well on Ctrl-C; gevent would print it as an error first.
+    gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)
     _WORKERS[share] = worker
     try:
         worker.run()
