@@ -27,6 +27,8 @@ from replay.verbs.signals import uninterrupted
 _LAST_LINES = 20
 _POLL_S = 0.05
 _PROBE_TIMEOUT_S = 2
+# How long the kernel may take to end what was killed; what hangs in a driver may take for ever.
+_KILL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,17 @@ def end_group(process: subprocess.Popen[bytes], grace: float) -> None:
     """
     try:
         _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while _alive(process) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        _wait_for_end(process, grace)
     finally:
         _signal(process, signal.SIGKILL)
         process.wait()
+        _wait_for_end(process, _KILL_S)
+
+
+def _wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while _alive(process) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def _alive(process: subprocess.Popen[bytes]) -> bool:

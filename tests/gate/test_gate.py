@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from replay.demo.builds import PLANTED
 from replay.store.reader import Dataset
@@ -25,13 +28,28 @@ def report(gate: Gate) -> dict:
     return json.loads((gate.out / "report.json").read_text("utf-8"))
 
 
-def test_a_bad_build_fails_and_the_report_says_of_what(gate: Gate) -> None:
-    code, out, err = gate.configure(run="speed = 12\nloop = 4").run()
-    assert code == 1, err
-    verdict, *_ = out.splitlines()
+@dataclass(frozen=True)
+class Failed:
+    """The gate of a bad build, as a step of a GitHub workflow."""
+
+    gate: Gate
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Failed:
+    gate = Gate(tmp_path_factory.mktemp("failed")).configure(run="speed = 12\nloop = 4")
+    return Failed(gate, *gate.run(GITHUB_ACTIONS="true"))
+
+
+def test_a_bad_build_fails_and_the_report_says_of_what(failed: Failed) -> None:
+    assert failed.code == 1, failed.err
+    verdict, *_ = failed.out.splitlines()
     assert verdict.startswith("FAIL  ")
     assert "regressions; 1 endpoint slower" in verdict
-    found = report(gate)
+    found = report(failed.gate)
     claimed = {
         (item["endpoint"], item["path"], item["kind"])
         for item in found["findings"]
@@ -41,14 +59,34 @@ def test_a_bad_build_fails_and_the_report_says_of_what(gate: Gate) -> None:
         (row["endpoint"], "", "slower") for row in found["latency"] if row["judgement"] == "regression"
     }
     assert claimed >= CLAIMS
-    assert {path.name for path in gate.out.iterdir()} >= {
-        "report.html",
-        "junit.xml",
-        "report.md",
-        "metrics.txt",
-    }
-    assert "1/3 baseline → " in err
-    assert "    candidate: 2,336 of 2,336 sent, 2,336 answered; 99 % within " in err
+    files = {path.name for path in failed.gate.out.iterdir()}
+    assert files >= {"report.html", "junit.xml", "report.md", "metrics.txt"}
+    assert "1/3 baseline → " in failed.err
+    assert "    candidate: 2,336 of 2,336 sent, 2,336 answered; 99 % within " in failed.err
+
+
+def test_github_sees_what_was_found(failed: Failed, gate: Gate) -> None:
+    lines = [line for line in failed.out.splitlines() if line.startswith("::error ")]
+    assert 2 < len(lines) <= 10
+    assert any(line.startswith("::error title=replay%3A GET /products/{id}::$.price type") for line in lines)
+    (gate.directory / "replay.toml").write_text("[gate]\ncapture = 'nowhere'", "utf-8")
+    code, out, err = gate.run(GITHUB_ACTIONS="true")
+    assert (code, out[:41]) == (2, "::error title=replay%3A could not run::re")
+    assert (
+        err
+        == "replay: replay.toml: [baseline] is missing: say where that build is (url) or how to start it (command)\n"
+    )
+
+
+def test_reading_the_runs_anew_honours_their_fidelity(failed: Failed) -> None:
+    config, runs = failed.gate.directory / "replay.toml", ("gate-out/baseline", "gate-out/control")
+    strict = failed.gate.directory / "strict.toml"
+    strict.write_text(config.read_text("utf-8").replace("lag_p99_ms = 2000", "lag_p99_ms = 0"), "utf-8")
+    assert failed.gate.run("diff", *runs, "--control", runs[1])[0] == 0
+    for verb in ("diff", "report"):
+        code, out, _ = failed.gate.run(verb, *runs, "--config", "strict.toml")
+        assert (code, out.split()[:4]) == (3, ["INVALID", "the", "baseline", "run"])
+    assert (failed.gate.directory / "report" / "junit.xml").exists()
 
 
 def test_the_old_build_passes_all_at_once(gate: Gate) -> None:
@@ -61,14 +99,6 @@ def test_the_old_build_passes_all_at_once(gate: Gate) -> None:
         "candidate": 584,
     }
     assert processes_with(gate.mark) == []
-
-
-def test_limits_decide(gate: Gate) -> None:
-    lenient = 'regressions = "any"\nslower = "any"\nerror_rate = 0.5\n[limits.all]\np99_ratio = 1000'
-    code, out, _ = gate.configure(gate="control = false", rest=f"[limits]\n{lenient}\n{PATIENT}").run()
-    assert (code, out.split("  ")[0]) == (0, "PASS")
-    assert "although" in out.splitlines()[0]
-    assert [check["name"] for check in report(gate)["limits"]] == ["error rate", "p99 of all requests"]
 
 
 def test_a_starved_generator_is_not_judged(gate: Gate) -> None:
@@ -90,19 +120,6 @@ def test_a_starved_generator_is_not_judged(gate: Gate) -> None:
 def _is_the_sending_one(pid: int) -> bool:
     command = Path(f"/proc/{pid}/cmdline").read_bytes()
     return b"locustfile.py" in command and b"locust" in command.split(b"\0")
-
-
-def test_diff_of_the_same_runs_honours_their_fidelity(gate: Gate) -> None:
-    # Both verbs that read runs anew say the same as the gate that made them.
-    gate.configure(candidate=OLD, gate="control = false", run="speed = 20").run()
-    runs = ("gate-out/baseline", "gate-out/candidate")
-    assert gate.run("diff", *runs, "--json", "-")[0] in (0, 1)
-    strict = (gate.directory / "replay.toml").read_text().replace("lag_p99_ms = 2000", "lag_p99_ms = 0")
-    (gate.directory / "replay.toml").write_text(strict)
-    for verb in ("diff", "report"):
-        code, out, _ = gate.run(verb, *runs)
-        assert (code, out.split()[:4]) == (3, ["INVALID", "the", "baseline", "run"])
-    assert (gate.directory / "report" / "junit.xml").exists()
 
 
 def test_a_build_that_does_not_start_shows_its_log(gate: Gate) -> None:
@@ -159,24 +176,9 @@ def test_what_lies_in_the_way_is_left_alone(gate: Gate) -> None:
     assert (code, err) == (2, f"replay: {wrong}\n")
 
 
-def test_github_sees_what_was_found(gate: Gate) -> None:
-    gate.configure(gate="control = false", run="speed = 30")
-    code, out, _ = gate.run(GITHUB_ACTIONS="true")
-    assert code == 1
-    assert any(
-        line.startswith("::error title=replay%3A GET /products/{id}::$.price type")
-        for line in out.splitlines()
-    )
-    (gate.directory / "replay.toml").write_text(
-        "[gate]\ncapture = 'nowhere'\n[baseline]\nurl='http://h'\n[candidate]\nurl='http://h'"
-    )
-    code, out, err = gate.run(GITHUB_ACTIONS="true")
-    assert (code, out[:35]) == (2, "::error title=replay%3A could not r")
-    assert "nowhere" in err
-
-
-def test_a_terminal_sees_bars_and_no_colour_where_none_is_wanted(gate: Gate) -> None:
-    gate.configure(candidate=OLD, gate="control = false", rest=f'[limits]\nregressions = "any"\n{PATIENT}')
+def test_limits_decide_and_a_terminal_sees_bars_and_no_colour_where_none_is_wanted(gate: Gate) -> None:
+    lenient = 'regressions = "any"\nslower = "any"\nerror_rate = 0.5\n[limits.all]\np99_ratio = 1000'
+    gate.configure(gate="control = false", run="speed = 4", rest=f"[limits]\n{lenient}\n{PATIENT}")
     shown, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "replay", "gate"],
@@ -200,6 +202,7 @@ def test_a_terminal_sees_bars_and_no_colour_where_none_is_wanted(gate: Gate) -> 
     assert "━".encode() in text
     assert b"\x1b[3" not in text  # no colour
     assert b"PASS  within the limits, although: " in text
+    assert [check["name"] for check in report(gate)["limits"]] == ["error rate", "p99 of all requests"]
 
 
 def _read(terminal: int) -> bytes:
