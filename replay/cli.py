@@ -216,6 +216,24 @@ def report(
 
 
 @app.command()
+def accept(
+    finding: Annotated[str, typer.Argument(metavar="FINDING", help="its id, as reports show it")],
+    until: Annotated[str, typer.Option(metavar="DAY", help="the last day it is accepted: 2027-01-31")],
+    because: Annotated[str, typer.Option(metavar="TEXT", help="why, for whoever reads it then")],
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON report [default: the newest of gate and report]")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Accept a difference until a day: kept in replay-accepted.toml beside replay.toml."""
+    from replay import config as configuration
+    from replay.verbs.accepting import accept as put
+
+    entry, path = put(configuration.load(config), finding, until, because, report)
+    _say(f"{path}: {entry.finding} ({entry.endpoint} {entry.path} {entry.kind}) until {entry.until}")
+
+
+@app.command()
 def show(
     exchange_id: Annotated[str, typer.Argument(metavar="ID", help="an exchange's id, or its beginning")],
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs; the first is compared with")],

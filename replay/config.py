@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from replay import acceptances
 from replay.diff.answers import CompareSettings
 from replay.diff.headers import FRAMING
 from replay.diff.latency import LatencySettings
@@ -134,6 +136,8 @@ class Config:
             ),
             judge=JudgeSettings(**{key: table[key] for key in _JUDGE_KEYS if key in table}),
             latency=LatencySettings(**{key: table[key] for key in _LATENCY_KEYS if key in table}),
+            accepted=acceptances.load(acceptances.beside(self.path)),
+            today=datetime.now(UTC).date(),
             **{key: table[key] for key in _DIFF_KEYS if key in table},
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 KINDS = (
@@ -23,13 +24,19 @@ KINDS = (
 )
 """The closed vocabulary of differences, worst first."""
 
-REGRESSION, SUSPECT, NOISE = "regression", "suspect", "noise"
-JUDGEMENTS = (REGRESSION, SUSPECT, NOISE)
-"""What a finding may be judged as: the build's doing; too few to tell; the old build does it too."""
+REGRESSION, SUSPECT, ACCEPTED, NOISE = "regression", "suspect", "accepted", "noise"
+JUDGEMENTS = (REGRESSION, SUSPECT, ACCEPTED, NOISE)
+"""What a finding may be judged as: the build's doing; too few to tell; a person has accepted it; the old build
+does it too."""
 
 PASS, FAIL, INVALID = "pass", "fail", "invalid"
 EXIT_CODES: Mapping[str, int] = {PASS: 0, FAIL: 1, INVALID: 3}
 """Verdict → exit code of the command: the one place that says so."""
+
+
+def finding_id(endpoint: str, path: str, kind: str) -> str:
+    """A short name of a finding that is the same in every run, so that people can refer to it."""
+    return blake2b(f"{endpoint}\0{path}\0{kind}".encode(errors="surrogatepass"), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,16 @@ class LatencyRow:
     noise_ratio: float | None
     judgement: str
     reason: str
+
+    @property
+    def path(self) -> str:
+        """In place of a field's path: `p95`."""
+        return f"p{100 * self.quantile:g}"
+
+    @property
+    def id(self) -> str:
+        """The name by which this row is accepted, like a finding's."""
+        return finding_id(self.endpoint, self.path, "slower")
 
 
 @dataclass(frozen=True, slots=True)

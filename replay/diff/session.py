@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from replay.diff.accepted import accept
 from replay.diff.answers import Answer, Comparer
 from replay.diff.latency import Latencies
 from replay.diff.pairs import Accounts, Trio
 from replay.diff.settings import DiffSettings
 from replay.diff.tally import Tally
-from replay.findings import FAIL, INVALID, PASS, REGRESSION, Difference, Finding, LatencyRow, Report, RuleUse
+from replay.diff.verdict import count, verdict
+from replay.findings import INVALID, Difference, Report, RuleUse
 
 NO_CONTROL = "no control run: noise is not known, so every difference counts as the build's"
 
@@ -48,10 +50,11 @@ class Comparison:
         """Judge what was counted."""
         findings = self.tally.findings(self.settings.judge, self.has_control)
         latency = self.latencies.rows(self.settings.latency) if self.settings.latency else ()
-        verdict, reasons = self._verdict(findings, latency)
+        invalid = self._invalid()
+        judged, reasons = (INVALID, invalid) if invalid else verdict(findings, latency, self.accounts.paired)
         book = self.comparer.book
-        return Report(
-            verdict=verdict,
+        report = Report(
+            verdict=judged,
             reasons=reasons,
             baseline=baseline,
             candidate=candidate,
@@ -66,31 +69,14 @@ class Comparison:
             ),
             notes=self._notes(),
         )
+        return accept(report, self.settings.accepted, self.settings.today)
 
     def _notes(self) -> tuple[str, ...]:
         odd = self.comparer.notes.most_common(MAX_NOTES)
         return (
             *(() if self.has_control else (NO_CONTROL,)),
-            *(f"{_count(count, 'body', 'bodies')}: {note}" for note, count in odd),
+            *(f"{count(number, 'body', 'bodies')}: {note}" for note, number in odd),
         )
-
-    def _verdict(
-        self, findings: tuple[Finding, ...], latency: tuple[LatencyRow, ...]
-    ) -> tuple[str, tuple[str, ...]]:
-        invalid = self._invalid()
-        if invalid:
-            return INVALID, invalid
-        regressions = [finding for finding in findings if finding.judgement == REGRESSION]
-        slower = sorted({row.endpoint for row in latency if row.judgement == REGRESSION})
-        reasons = []
-        if regressions:
-            endpoints = len({finding.endpoint for finding in regressions})
-            reasons.append(f"{_count(len(regressions), 'regression')} on {_count(endpoints, 'endpoint')}")
-        if slower:
-            reasons.append(f"{_count(len(slower), 'endpoint')} slower")
-        if reasons:
-            return FAIL, tuple(reasons)
-        return PASS, (f"no regression in {_count(self.accounts.paired, 'exchange')}",)
 
     def _invalid(self) -> tuple[str, ...]:
         """Why these runs cannot be judged; empty if they can."""
@@ -113,7 +99,3 @@ class Comparison:
         if self.has_control and not self.control_accounts.paired:
             reasons.append("the control has no exchange of the baseline: was it made from the same capture?")
         return tuple(reasons)
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

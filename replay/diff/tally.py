@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from hashlib import blake2b
 
 from replay.diff.answers import Answer
 from replay.diff.compare import identity, show
 from replay.diff.noise import Counts, Judgement, JudgeSettings, judge, judge_without_control
 from replay.diff.paths import erase
-from replay.findings import JUDGEMENTS, KINDS, Difference, EndpointRow, Example, Finding
+from replay.findings import JUDGEMENTS, KINDS, Difference, EndpointRow, Example, Finding, finding_id
 
 EXAMPLES = 3
 MAX_PLACES = 4000
@@ -151,7 +150,7 @@ class Tally:
             for (name, place, entry, cell), judgement in zip(cells, judged, strict=True)
             if cell.differing
         ]
-        return tuple(sorted(findings, key=_rank))
+        return tuple(sorted(findings, key=rank))
 
 
 def _places(differences: Differences | None) -> dict[Place, list[Difference]]:
@@ -233,12 +232,7 @@ def _finding(name: str, place: Place, entry: _Endpoint, cell: Cell, judgement: J
     )
 
 
-def finding_id(endpoint: str, path: str, kind: str) -> str:
-    """A short name of a finding that is the same in every run, so that people can refer to it."""
-    return blake2b(f"{endpoint}\0{path}\0{kind}".encode(), digest_size=4).hexdigest()
-
-
-def _rank(finding: Finding) -> tuple[int, int, float, str, str]:
+def rank(finding: Finding) -> tuple[int, int, float, str, str]:
     """Regressions, suspects, noise; within them errors and statuses first; within those the widest first."""
     return (
         JUDGEMENTS.index(finding.judgement),

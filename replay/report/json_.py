@@ -53,7 +53,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def _latency(row: LatencyRow) -> dict[str, Any]:
     # JSON has no infinity: an open interval has no upper end.
-    return {**asdict(row), "high": None if row.high == float("inf") else row.high}
+    return {"id": row.id, **asdict(row), "high": None if row.high == float("inf") else row.high}
 
 
 def _around(dossier: Dossier) -> dict[str, Any]:

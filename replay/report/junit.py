@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from replay.findings import FAIL, INVALID, NOISE, REGRESSION, Finding, LatencyRow, Report
+from replay.findings import FAIL, INVALID, NOISE, REGRESSION, SUSPECT, Finding, LatencyRow, Report
 from replay.report import words
 from replay.report.dossier import Dossier
 
@@ -106,7 +106,7 @@ def _endpoint(dossier: Dossier, name: str, findings: list[Finding], latency: lis
     case = _case(name)
     broken = [line(finding) for finding in findings if finding.judgement == REGRESSION]
     broken += [slower(row) for row in latency if row.judgement == REGRESSION]
-    rest = [line(finding) for finding in findings if finding.judgement not in (REGRESSION, NOISE)]
+    rest = [line(finding) for finding in findings if finding.judgement == SUSPECT]
     if dossier.report.verdict == INVALID:
         return _outcome(case, "skipped", "the run was not faithful enough to judge")
     if broken and dossier.report.verdict == FAIL:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from replay.findings import FAIL, INVALID, NOISE, PASS, REGRESSION, SUSPECT, Finding, LatencyRow
+from replay.findings import ACCEPTED, FAIL, INVALID, NOISE, PASS, REGRESSION, SUSPECT, Finding, LatencyRow
 from replay.report import words
 from replay.report.dossier import Dossier
 from replay.report.gate import breach
@@ -50,6 +50,7 @@ def _lines(dossier: Dossier) -> Iterator[str]:
     yield from _findings("Suspects: different, but too few to tell", report.judged(SUSPECT), dossier)
     yield from _limits(dossier)
     yield from _fidelity(dossier)
+    yield from _accepted(report.judged(ACCEPTED))
     yield from _noise(report.judged(NOISE))
     yield from _books(dossier)
 
@@ -60,14 +61,15 @@ def _findings(title: str, findings: Sequence[Finding], dossier: Dossier) -> Iter
     yield ""
     yield f"### {title} ({len(findings):,})"
     yield ""
-    yield "| endpoint | where | kind | share | noise | old → new |"
-    yield "|---|---|---|---:|---:|---|"
+    yield "| id | endpoint | where | kind | share | noise | old → new |"
+    yield "|---|---|---|---|---:|---:|---|"
     for finding in findings:
         old_new = ""
         if finding.examples:
             example = finding.examples[0]
             old_new = f"{code(example.left[:80])} → {code(example.right[:80])}"
         cells = (
+            code(finding.id),
             code(finding.endpoint),
             code(finding.path),
             finding.kind,
@@ -121,6 +123,17 @@ def _fidelity(dossier: Dossier) -> Iterator[str]:
             yield f"- {role}: faithful ({len(fidelity.checks)} checks held)"
         else:
             yield f"- ⚠️ {role}: {_plain('; '.join(breach(check) for check in fidelity.breaches))}"
+
+
+def _accepted(findings: Sequence[Finding]) -> Iterator[str]:
+    if not findings:
+        return
+    yield ""
+    yield f"### Accepted ({len(findings):,})"
+    yield ""
+    for finding in findings:
+        place = f"{code(finding.endpoint)} {code(finding.path)} {finding.kind}"
+        yield f"- {code(finding.id)} {place}: {_plain(finding.reason)}"
 
 
 def _noise(findings: Sequence[Finding]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from replay.findings import (
+    ACCEPTED,
     FAIL,
     INVALID,
     NOISE,
@@ -35,10 +36,11 @@ NARROW = 100
 MAX_ROWS = 40
 
 _STYLES = {PASS: "bold green", FAIL: "bold red", INVALID: "bold yellow"}
-_COLOURS = {REGRESSION: "red", SUSPECT: "yellow", NOISE: "dim"}
+_COLOURS = {REGRESSION: "red", SUSPECT: "yellow", ACCEPTED: "dim", NOISE: "dim"}
 _TITLES = {
     REGRESSION: "Regressions",
     SUSPECT: "Suspects: different, but too few to tell",
+    ACCEPTED: "Accepted",
     NOISE: "Noise: the old build does it too",
 }
 
@@ -83,6 +85,7 @@ def _parts(
     yield from _latency(report.latency, width)
     yield from _limits(limits)
     yield from _load(runs, width)
+    yield from _accepted(report)
     yield from _noise(report.judged(NOISE))
     yield from _books(report)
 
@@ -108,6 +111,7 @@ def _findings(findings: Sequence[Finding], judgement: str, width: int) -> Iterab
 
 def _table(findings: Sequence[Finding], width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True, show_edge=False)
+    table.add_column("id", no_wrap=True)
     table.add_column("endpoint", ratio=5, overflow="fold")
     table.add_column("where", ratio=4, overflow="fold")
     table.add_column("kind", no_wrap=True)
@@ -116,6 +120,7 @@ def _table(findings: Sequence[Finding], width: int) -> Table:
     table.add_column("example: old → new", ratio=6, overflow="fold")
     for finding in findings:
         table.add_row(
+            Text(finding.id, style="dim"),
             Text(words.clean(finding.endpoint)),
             Text(words.clean(finding.path)),
             Text(finding.kind),
@@ -130,9 +135,8 @@ def _stacked(findings: Sequence[Finding]) -> Group:
     rows: list[RenderableType] = []
     for finding in findings:
         head = f"{finding.kind} at {words.clean(finding.path)} on {words.clean(finding.endpoint)}"
-        measure = (
-            f"{words.share(finding.differing, finding.pairs)}, noise {words.noise(finding)}: {finding.reason}"
-        )
+        share = words.share(finding.differing, finding.pairs)
+        measure = f"{finding.id}: {share}, noise {words.noise(finding)}: {finding.reason}"
         rows += [Text(head), Padding(Text(measure, style="dim"), (0, 0, 0, 2))]
         rows.append(Padding(_example(finding, 200), (0, 0, 0, 2)))
     return Group(*rows)
@@ -159,7 +163,7 @@ def _cut(text: str, width: int) -> str:
 def _latency(rows: Sequence[LatencyRow], width: int) -> Iterable[RenderableType]:
     if not rows:
         return
-    loud = [row for row in rows if row.judgement != NOISE]
+    loud = [row for row in rows if row.judgement in (REGRESSION, SUSPECT)]
     calm = len(rows) - len(loud)
     shown = loud if loud or len(rows) > 12 else list(rows)
     yield Text("\nTime to answer", style="bold")
@@ -189,9 +193,13 @@ def _latency_table(rows: Sequence[LatencyRow], width: int) -> Table:
         ]
         if width >= NARROW:
             again = "?" if row.noise_ratio is None else f"{row.noise_ratio:.3g}x"
-            cells += [Text(again), Text(row.reason, style=_COLOURS[row.judgement])]
+            cells += [Text(again), Text(_why(row), style=_COLOURS[row.judgement])]
         table.add_row(*cells)
     return table
+
+
+def _why(row: LatencyRow) -> str:
+    return row.reason if row.judgement == NOISE else f"{row.reason} ({row.id})"
 
 
 def _limits(limits: Sequence[Check]) -> Iterable[RenderableType]:
@@ -236,6 +244,22 @@ def _fitted(values: Sequence[float], columns: int) -> list[float]:
         return list(values)
     edges = [place * len(values) // columns for place in range(columns + 1)]
     return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+def _accepted(report: Report) -> Iterable[RenderableType]:
+    """A line each: what a person has accepted, until when and why."""
+    accepted = [(f.id, f.endpoint, f.path, f.kind, f.reason) for f in report.judged(ACCEPTED)]
+    accepted += [
+        (row.id, row.endpoint, row.path, "slower", row.reason)
+        for row in report.latency
+        if row.judgement == ACCEPTED
+    ]
+    if accepted:
+        yield Text(f"\n{_TITLES[ACCEPTED]} ({len(accepted):,})", style="bold dim")
+    for identity, endpoint, path, kind, reason in accepted[:MAX_ROWS]:
+        yield Text(f"  {identity} {words.clean(f'{endpoint}: {path} {kind}, {reason}')}", style="dim")
+    if len(accepted) > MAX_ROWS:
+        yield Text(f"  and {len(accepted) - MAX_ROWS:,} more: --json lists all", style="dim")
 
 
 def _noise(findings: Sequence[Finding]) -> Iterable[RenderableType]:

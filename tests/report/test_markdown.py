@@ -93,4 +93,4 @@ def test_untrusted_text_stays_in_its_row() -> None:
     assert "\x1b" not in text
     assert "\u202e" not in text
     (row,) = [line for line in text.splitlines() if "gnp.exe" in line and line.startswith("| ")]
-    assert row.count(" | ") == 5
+    assert row.count(" | ") == 6
