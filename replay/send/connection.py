@@ -371,10 +371,11 @@ class Connection:
     def _on_ciphertext(self, data: bytes, now: int) -> None:
         tls = self._tls
         assert tls is not None
+        tls_in = self._tls_in
         if data:
-            self._tls_in.write(data)
+            tls_in.write(data)
         else:
-            self._tls_in.write_eof()
+            tls_in.write_eof()
         while self._tls is tls:
             try:
                 plain = tls.read(RECEIVE_BYTES)
@@ -391,7 +392,10 @@ class Connection:
                 self._on_eof(now)
                 return
             self._on_data(plain, now)
-        if self._tls is tls:
+            if not tls_in.pending and not tls.pending():
+                # Asking once more would only raise: an exception for every answer.
+                break
+        if self._tls is tls and self._tls_out.pending:
             self._flush_tls()
 
     def _on_data(self, data: bytes, now: int) -> None:

@@ -14,6 +14,11 @@ from typing import NamedTuple
 from replay.model import Header
 
 _HTTP1 = ("HTTP/1.0", "HTTP/1.1")
+_UPGRADE, _CONTENT_LENGTH, _TRANSFER_ENCODING = (
+    len("upgrade"),
+    len("content-length"),
+    len("transfer-encoding"),
+)
 
 
 class Wire(NamedTuple):
@@ -34,6 +39,9 @@ class Changes:
     remove: frozenset[str] = frozenset()
 
 
+_NONE = Changes()
+
+
 class Request(NamedTuple):
     """The parts of an exchange that make the request."""
 
@@ -52,7 +60,8 @@ def serialise(request: Request, changes: Changes) -> Wire:
         return Wire(b"", b"", False, reason)
     body = request.body or b""
     headers = _without_http2(request)
-    headers = _changed(headers, changes)
+    if changes != _NONE:
+        headers = _changed(headers, changes)
     headers, chunked = _framed(headers, body, request.method)
     version = request.http_version if request.http_version in _HTTP1 else "HTTP/1.1"
     lines = [
@@ -61,8 +70,11 @@ def serialise(request: Request, changes: Changes) -> Wire:
         "",
         "",
     ]
+    text = "\r\n".join(lines)
+    if not _is_clean(text, len(lines) - 1) or " " in request.method:
+        return Wire(b"", b"", False, "malformed")
     try:
-        head = "\r\n".join(lines).encode("latin-1")
+        head = text.encode("latin-1")
     except UnicodeEncodeError:
         return Wire(b"", b"", False, "malformed")
     exact = headers == request.headers and version == request.http_version
@@ -72,16 +84,19 @@ def serialise(request: Request, changes: Changes) -> Wire:
 def _unsendable(request: Request) -> str | None:
     if request.method == "CONNECT":
         return "connect"
-    if any(name.lower() == "upgrade" and value.lower() != "h2c" for name, value in request.headers):
-        return "upgrade"
+    for name, value in request.headers:
+        if len(name) == _UPGRADE and name.lower() == "upgrade" and value.lower() != "h2c":
+            return "upgrade"
     if request.body is None and request.size:
         return "body not captured"
     if request.body is not None and len(request.body) != request.size:
         return "body truncated"
-    parts = (request.method, request.target, *(part for header in request.headers for part in header))
-    if any("\r" in part or "\n" in part or "\0" in part for part in parts) or " " in request.method:
-        return "malformed"
     return None
+
+
+def _is_clean(text: str, breaks: int) -> bool:
+    """Whether the only line breaks are those between the lines: others would end the head early, or forge lines."""
+    return text.count("\r") == text.count("\n") == breaks and "\0" not in text
 
 
 def _without_http2(request: Request) -> tuple[Header, ...]:
@@ -118,11 +133,15 @@ def _framed(headers: tuple[Header, ...], body: bytes, method: str) -> tuple[tupl
     """Headers that tell the body's length truly, and whether the body goes out chunked."""
     lengths = []
     for name, value in headers:
-        lowered = name.lower()
-        if lowered == "transfer-encoding" and "chunked" in value.lower():
-            return headers, True
-        if lowered == "content-length":
+        # Most headers are neither: their length tells.
+        if len(name) == _CONTENT_LENGTH and name.lower() == "content-length":
             lengths.append(value)
+        elif (
+            len(name) == _TRANSFER_ENCODING
+            and name.lower() == "transfer-encoding"
+            and "chunked" in value.lower()
+        ):
+            return headers, True
     size = str(len(body))
     if not lengths:
         return ((*headers, ("Content-Length", size)) if body else headers), False
