@@ -25,6 +25,7 @@ from replay.diff.settings import DiffSettings
 from replay.errors import ConfigError, InputError, ReplayError, TargetError
 from replay.findings import FAIL, INVALID, Fidelity, Report
 from replay.plan.pacing import parse_ramp, ramp
+from replay.report import words
 from replay.report.dossier import BASELINE, CANDIDATE, CONTROL, ROLES, Dossier
 from replay.report.gate import breach, invalidated, judged
 from replay.report.screen import milliseconds
@@ -242,7 +243,8 @@ class _Runs:
             self.watch.say(f"{number}/{len(self.gate.roles)} {role} → {self.gate.out / role}")
             with self._up(role) as build, self.watch.bars((role,)) as bars:
                 out = self.gate.out / role
-                summary = replay_run(self.gate.capture, build.url, out, self.settings, bars.of(role))
+                settings = replace(self.settings, allow_target=self._allowed(build))
+                summary = replay_run(self.gate.capture, build.url, out, settings, bars.of(role))
                 self._look_at(role, build)
             if summary.interrupted:
                 raise KeyboardInterrupt
@@ -255,7 +257,7 @@ class _Runs:
             self.watch.say(f"{', '.join(self.gate.roles)} at once → {self.gate.out}")
             bars = stack.enter_context(self.watch.bars(self.gate.roles))
             processes = {
-                role: stack.enter_context(self._process(role, build.url, bars.of(role)))
+                role: stack.enter_context(self._process(role, build, bars.of(role)))
                 for role, build in builds.items()
             }
             self._until_all_end(processes)
@@ -277,6 +279,11 @@ class _Runs:
         """What to trust at an https URL: what the replay itself trusts there."""
         return resolve(parse_target(url), self.settings).tls if url.startswith("https:") else None
 
+    def _allowed(self, build: Running) -> tuple[str, ...]:
+        """Targets that are meant: a build that we started cannot be what the capture was recorded from."""
+        ours = (build.url,) if build.process is not None else ()
+        return (*self.settings.allow_target, *ours)
+
     def _look_at(self, role: str, build: Running) -> None:
         """Take note of a build that ended by itself. `TargetError` where it was the old one: no measure then."""
         gone = build.gone()
@@ -295,19 +302,22 @@ class _Runs:
         lag = fidelity.lag_ns.get("p99")
         text = f"    {role}: {books['sent']:,} of {books['planned']:,} sent, {books['answered']:,} answered"
         text += f", {failed:,} failed" if failed else ""
+        left_out = books.get("left_out") or {}
+        text += f", left out {words.counted(left_out)}" if left_out else ""
         text += "" if lag is None else f"; 99 % within {milliseconds(lag)} ms of their time"
         breaches = "; ".join(map(breach, fidelity.breaches))
         self.watch.say(text + (f"; NOT FAITHFUL: {breaches}" if breaches else ""))
 
     @contextmanager
     def _process(
-        self, role: str, url: str, show: Callable[[Progress], None]
+        self, role: str, build: Running, show: Callable[[Progress], None]
     ) -> Iterator[subprocess.Popen[bytes]]:
         """`replay run` in a process of its own; `show` hears of its progress in a thread."""
         reading, writing = os.pipe()
-        arguments = [sys.executable, "-m", "replay", "run", str(self.gate.capture), "--target", url]
+        arguments = [sys.executable, "-m", "replay", "run", str(self.gate.capture), "--target", build.url]
         arguments += ["--out", str(self.gate.out / role), "--config", str(self.config.path)]
         arguments += ["--progress-fd", str(writing)]
+        arguments += [word for host in self._allowed(build) for word in ("--allow-target", host)]
         listener = threading.Thread(target=_listen, args=(reading, show), daemon=True)
         process: subprocess.Popen[bytes] | None = None
         try:

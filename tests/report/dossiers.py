@@ -15,6 +15,7 @@ from replay.report.dossier import (
     DriftRow,
     ErrorRow,
     LatencyCurve,
+    MixRow,
     Percentile,
     RunFacts,
 )
@@ -70,6 +71,7 @@ def dossier(report: Report = FULL, candidate_ms: float = 10.0, failed: int = 0, 
             curve("GET /search", BASELINE, 10.0),
         ),
         errors=(ErrorRow("GET /search", "500", {CANDIDATE: 3}),),
+        mix=(MixRow("GET /search", 100, {BASELINE: 100, CANDIDATE: 99}),),
         drift=(
             DriftRow(
                 "GET /search", 90, 2, 1, 800.0, 640.0, 4.0, 5.5, "200 → 404 ×2", ("$.a missing",), "x-1"
