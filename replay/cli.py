@@ -308,6 +308,9 @@ def init(
 def inspect(
     dataset: Annotated[Path, typer.Argument(metavar="DIR", help="a capture or a run")],
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    bindings: Annotated[
+        bool, typer.Option("--bindings", help="of a capture: what later requests carry of earlier answers")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Show what is in a capture or a run: mix, rate over time, sessions, sizes, books."""
@@ -315,6 +318,13 @@ def inspect(
     from replay.report.overview import to_text
     from replay.verbs.inspecting import inspect as run
 
+    if bindings:
+        from replay.report import bindings as listing
+        from replay.verbs.binding import rules_of
+
+        rules = rules_of(dataset, configuration.load(config).bind)
+        _print(listing.to_json(rules) if json else listing.to_text(rules, _width(), _color()))
+        return
     overview = run(dataset)
     if json:
         _print(overview.to_json().decode())
@@ -364,6 +374,13 @@ def run_(
     ] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="do not verify the certificate")] = None,
     ca: Annotated[str | None, typer.Option(metavar="FILE", help="CA certificates to trust")] = None,
+    sessions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="live|ordered|off",
+            help="wait for the answers that requests had waited for, and carry what this target hands out [live]",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of the random arrivals")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="processes that share the sessions")] = None,
     writes: Annotated[
@@ -407,6 +424,7 @@ def run_(
         insecure=insecure,
         ca=ca,
         seed=seed,
+        sessions=sessions,
         workers=workers,
         writes=_tuple(writes),
         deny=_tuple(deny),

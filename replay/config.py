@@ -17,6 +17,7 @@ from replay.diff.noise import JudgeSettings
 from replay.diff.rules import compile_rules
 from replay.diff.settings import DiffSettings
 from replay.errors import ConfigError, UsageError
+from replay.plan.correlate import Wish, wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,9 @@ class RunSettings:
 
     Pacing: the recorded timestamps times `speed`; or `rate` (requests per second, evenly or `poisson`); or
     `ramp` (see `replay.plan.pacing.parse_ramp`); or `concurrency`, the closed loop: as fast as N connections
-    get answers. `loop` is the number of passes, 0 for as many as fit `duration`.
+    get answers. `loop` is the number of passes, 0 for as many as fit `duration`. `sessions`: requests wait for
+    the answers they had waited for (`ordered`), and also carry what the target handed out (`live`), or neither
+    (`off`). `rules` is the replay.toml whose tables about sessions apply.
 
     What may be sent: safe methods, and what `writes` matches (see `replay.plan.dispatch.Selection`); never what
     `deny` matches. Where to (see `replay.send.guard`): `production` lists hosts and networks that are never
@@ -58,6 +61,8 @@ class RunSettings:
     staging: tuple[str, ...] = ()
     allow_target: tuple[str, ...] = ()
     address: str | None = None
+    sessions: str = "live"
+    rules: str | None = None
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.rate, self.ramp, self.concurrency)) > 1:
@@ -66,6 +71,8 @@ class RunSettings:
             raise UsageError(f"--host-header {self.host_header!r}: choose keep or target")
         if self.connections not in ("recorded", "pooled"):
             raise UsageError(f"--connections {self.connections!r}: choose recorded or pooled")
+        if self.sessions not in ("live", "ordered", "off"):
+            raise UsageError(f"--sessions {self.sessions!r}: choose live, ordered or off")
         if self.concurrency is not None and self.concurrency < 1:
             raise UsageError(f"--concurrency {self.concurrency} must be at least 1")
         if self.loop == 0 and self.duration is None:
@@ -113,6 +120,7 @@ class Config:
 
     path: Path | None = None
     routes: tuple[tuple[str, str], ...] = ()
+    bind: tuple[Wish, ...] = ()
     run: dict[str, Any] = field(default_factory=dict)
     diff: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -124,6 +132,8 @@ class Config:
         # Where a build of the gate runs is named as staging by that.
         urls = (self.gate.get(role, {}).get("url") for role in ("baseline", "candidate", "control"))
         staging = (*self.run.get("staging", ()), *(url for url in urls if isinstance(url, str)))
+        if self.path is not None and self.bind:
+            given.setdefault("rules", str(self.path.resolve()))
         return replace(RunSettings(**{**self.run, "staging": staging}), **given)
 
     def diff_settings(self) -> DiffSettings:
@@ -165,13 +175,14 @@ def load(path: Path | None) -> Config:
 
 
 def _config(path: Path, data: dict[str, Any]) -> Config:
-    known = {"routes", "run", "diff", *GATE_TABLES}
+    known = {"routes", "bind", "run", "diff", *GATE_TABLES}
     for key in data:
         if key not in known:
             raise ConfigError(f"{path}: unknown table [{key}]; known are {', '.join(sorted(known))}")
     return Config(
         path=path,
         routes=_routes(path, data.get("routes", [])),
+        bind=_bind(path, data.get("bind", [])),
         run=_run_table(path, _table(path, data, "run")),
         diff=_diff_table(path, _table(path, data, "diff")),
         gate={key: _table(path, data, key) for key in GATE_TABLES if key in data},
@@ -212,6 +223,15 @@ def _texts(path: Path, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ConfigError(f'{path}: [run] {key} must be a list of texts: {key} = ["..."]')
     return tuple(texts)
+
+
+def _bind(path: Path, tables: Any) -> tuple[Wish, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: bindings are tables of their own: write [[bind]]")
+    try:
+        return wishes(tables)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _run_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:

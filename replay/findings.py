@@ -188,6 +188,18 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class BindingRow:
+    """A binding found in a capture: the answer's end, the request's end, how often and in how many sessions it was
+    seen, and examples as (value, exchange of the answer, exchange of the request)."""
+
+    maker: str
+    user: str
+    count: int
+    sessions: int
+    examples: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One measure of how faithful a run was, held against its limit; `advice` says what to change."""
 

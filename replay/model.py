@@ -58,6 +58,8 @@ class Result:
     `sent_ns - due_ns` spent waiting for the target (an earlier answer on the connection, or the connection
     itself being made): the generator's own lag is `sent_ns - due_ns - held_ns`. `ttfb_ns` and `duration_ns`
     count from `sent_ns`. `connect_ns` and `tls_ns` are durations, `None` on a reused connection.
+    `learned` are pairs of a recorded value and the live one that this answer handed out in its place; `unbound`
+    says which live values the request lacked, and why.
     `exact` tells whether the bytes sent were those captured; where they were not, `sent_head` and
     `sent_body` hold what was sent instead (`None`: as captured). `lap` counts the passes of a looped run.
     Exactly one of `status`, `error`, `skipped` explains the row, except that an answer cut short has both
@@ -87,6 +89,8 @@ class Result:
     truncated: bool
     error: str | None
     skipped: str | None
+    learned: tuple[Header, ...] | None = ()
+    unbound: str | None = None
 
 
 ERRORS = (

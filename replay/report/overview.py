@@ -13,7 +13,7 @@ from replay.report.screen import milliseconds, render, size, sparkline, table
 
 _ACCOUNTS = {
     *("seen", "written", "sampled_out", "filtered", "dropped", "failed", "not_taken", "notes"),
-    *("planned", "sent", "answered", "skipped", "left_out", "workers_lost"),
+    *("planned", "sent", "answered", "skipped", "left_out", "workers_lost", "sessions"),
 }
 
 

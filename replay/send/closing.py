@@ -24,7 +24,7 @@ from replay.store.reader import Dataset
 Books = dict[str, Any]
 
 _COUNTS = ("planned", "sent", "answered", "behind")
-_BY_KIND = ("failed", "skipped", "statuses")
+_BY_KIND = ("failed", "skipped", "statuses", "sessions")
 LOST = "worker lost"
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3

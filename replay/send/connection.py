@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     `submitted_at` is when the sender turned to the arrival: before it the generator was late, after it the
     target was waited for. `sent_at` is `None` when nothing was sent. `connect_ns` and `tls_ns` are durations,
     `None` on a reused connection. `head` is the raw head of the final answer, `body` what was kept of the
-    answer's body.
+    answer's body. `learned` are pairs of a recorded value and the live one that this answer gave for it.
     """
 
     arrival: Planned
@@ -67,6 +67,13 @@ class Outcome(NamedTuple):
     body: bytes
     size: int
     error: str | None
+    learned: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def unsent(cls, arrival: Planned, due_at: int, submitted_at: int, now: int, error: str) -> Outcome:
+        """An arrival that waited for other answers until it was given up."""
+        nothing = (None, None, now, None, None, None, b"", b"", 0)
+        return cls(arrival, due_at, submitted_at, *nothing, error)
 
 
 class Connection:
@@ -139,12 +146,12 @@ class Connection:
         """There is a socket, connected or on its way."""
         return self._socket is not None
 
-    def submit(self, arrival: Planned, due_at: int, now: int) -> None:
+    def submit(self, arrival: Planned, due_at: int, submitted_at: int, now: int) -> None:
         """Send `arrival` now, or as soon as what is before it has been answered."""
         if self._current is None and not self._waiting and self._socket is not None:
-            self._send(arrival, due_at, now, now)
+            self._send(arrival, due_at, submitted_at, now)
             return
-        self._waiting.append((arrival, due_at, now))
+        self._waiting.append((arrival, due_at, submitted_at))
         if self._socket is None:
             self._next(now)
 

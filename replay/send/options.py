@@ -40,6 +40,13 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("max-body", {"type": int, "default": 1 << 20}, "bytes of each answer's body to keep"),
     ("insecure", {"action": "store_true"}, "do not verify the target's certificate"),
     ("ca", {}, "file of CA certificates to trust for the target"),
+    (
+        "sessions",
+        {"default": "live"},
+        "live: requests wait for the answers they had waited for, and carry what this target handed out;"
+        " ordered: they only wait; off: neither",
+    ),
+    ("rules", {}, "replay.toml whose [[bind]] tables apply"),
     ("seed", {"type": int, "default": 1}, "seed of the random arrivals"),
 )
 
@@ -84,6 +91,8 @@ def settings_from(options: Namespace) -> RunSettings:
         staging=tuple(options.staging or ()),
         allow_target=tuple(options.allow_target or ()),
         address=options.address or None,
+        sessions=options.sessions,
+        rules=options.rules or None,
     )
 
 

@@ -25,7 +25,11 @@ class Planned(NamedTuple):
 
     `ends` are lanes that the recording closed after this arrival. `identity` is five packed columns that
     open the result's row: exchange_id, lap, session_id, connection_id, endpoint. `changed` is
-    (sent_head, sent_body) where the bytes are not the captured ones.
+    (sent_head, sent_body) where the bytes are not the captured ones. `causal` is the session's number, the
+    arrival's number in it, the numbers it awaits, and whether it is the session's last; `None` for an arrival that
+    is alone in its session. `script` (see `replay.plan.requests`) and `takes` (`replay.plan.correlate`) say what of
+    the session's earlier answers goes into the request, and what of its own answer is kept. `unbound` is told by
+    the sender: values that were wanted and not there.
     """
 
     due_ns: int
@@ -38,6 +42,10 @@ class Planned(NamedTuple):
     identity: bytes
     changed: tuple[bytes, bytes] | None
     skipped: str | None
+    causal: tuple[int, int, tuple[int, ...], bool] | None = None
+    script: Any = None
+    takes: Any = ()
+    unbound: str | None = None
 
 
 def pack_identity(exchange_id: str, lap: int, session_id: str, connection_id: str, endpoint: str) -> bytes:

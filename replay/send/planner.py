@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from replay.config import RunSettings
+from replay.config import Config, RunSettings, load
 from replay.errors import InputError, ReplayError
 from replay.plan import pacing
+from replay.plan.correlate import Binder, Seen
 from replay.plan.dispatch import DENIED, EXCLUDED, WRITE, Selection, share_of
 from replay.plan.sessions import Lanes
+from replay.send.learning import learn
 from replay.send.plan_stream import (
     BLOCK_BYTES,
     END,
@@ -30,6 +32,7 @@ from replay.send.plan_stream import (
     pack_identity,
     pack_last,
 )
+from replay.send.ties import Ties
 from replay.send.wire import Changes, Request, Wire, serialise
 from replay.store.reader import Dataset, to_rows
 
@@ -48,6 +51,7 @@ _COLUMNS = (
     "request_body",
     "request_size",
 )
+_ANSWER_COLUMNS = ("status", "response_headers", "response_body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,10 @@ class Planner:
         )
         self._pace = make_pace(order.settings)
         self._dataset = Dataset.open(Path(order.capture), "capture")
+        self._config = load(Path(order.settings.rules)) if order.settings.rules else Config()
+        self._binder = (
+            Binder(learn(self._dataset, self._config.bind)) if order.settings.sessions == "live" else None
+        )
         self._index = 0
         self._lane_numbers: dict[tuple[str, int], int] = {}
         self._next_lane = 0
@@ -97,18 +105,22 @@ class Planner:
 
     def arrivals(self) -> Iterator[Planned]:
         """All arrivals of this worker's share, lap after lap, until the laps or the duration are over."""
-        lap, offset = 0, 0
-        per_connection = self._exchanges_per_connection()
+        lap, offset, numbered = 0, 0, 0
+        per_connection, per_session = self._exchanges_per()
         while self._settings.loop == 0 or lap < self._settings.loop:
             before = self._index
-            last = yield from self._lap(lap, offset, Counter(per_connection))
+            ties = Ties(Counter(per_session), numbered, self._binder)
+            last = yield from self._lap(lap, offset, Counter(per_connection), ties)
+            numbered = ties.numbered
             if last is None or self._index == before:
                 return
             # The next lap begins one mean gap after the last exchange of this one.
             offset = last + max(1, (last - offset) // max(1, self._index - before - 1))
             lap += 1
 
-    def _lap(self, lap: int, offset: int, left: Counter[str]) -> Generator[Planned, None, int | None]:
+    def _lap(
+        self, lap: int, offset: int, left: Counter[str], ties: Ties
+    ) -> Generator[Planned, None, int | None]:
         """One pass over the capture; returns the recorded offset of its last arrival, `None` when over."""
         lanes = Lanes()
         limit = None if self._settings.duration is None else int(self._settings.duration * pacing.SECOND)
@@ -116,7 +128,7 @@ class Planner:
         recorded = offset
         for row in self._rows():
             (exchange_id, session_id, connection_id, started_at, duration_ns, method, target, host) = row[:8]
-            endpoint, version, headers, body, size = row[8:]
+            endpoint, version, headers, body, size, *answer = row[8:]
             if reason := self._left_out(endpoint, method, target):
                 self.counts[reason] += lap == 0
                 continue
@@ -134,6 +146,11 @@ class Planner:
             if share_of(session_id, self._order.shares) != self._order.share:
                 continue
             wire = serialise(Request(method, target, host, version, headers, body, size), self._changes)
+            seen = Seen(
+                *(exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body),
+                *(answer or (None, (), None)),
+            )
+            tie = ties.tie(seen, wire, body or b"")
             lane = lanes.assign(connection_id, started_at, duration_ns)
             yield Planned(
                 due_ns=due,
@@ -146,21 +163,24 @@ class Planner:
                 identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
                 changed=_changed(wire),
                 skipped=wire.skipped,
+                **tie._asdict(),
             )
         return recorded if first is not None else None
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
-        for batch in self._dataset.batches(_COLUMNS):
+        for batch in self._dataset.batches(_COLUMNS + (_ANSWER_COLUMNS if self._binder is not None else ())):
             yield from to_rows(batch)
 
-    def _exchanges_per_connection(self) -> Counter[str]:
-        """How many arrivals each connection has, so that the last one can be told when it comes."""
-        counts: Counter[str] = Counter()
-        for batch in self._dataset.batches(("connection_id", "endpoint", "method", "target")):
-            for connection_id, endpoint, method, target in to_rows(batch):
+    def _exchanges_per(self) -> tuple[Counter[str], Counter[str]]:
+        """How many arrivals each connection and each session has, so that the last one can be told when it comes."""
+        connections: Counter[str] = Counter()
+        sessions: Counter[str] = Counter()
+        for batch in self._dataset.batches(("connection_id", "session_id", "endpoint", "method", "target")):
+            for connection_id, session_id, endpoint, method, target in to_rows(batch):
                 if not self._left_out(endpoint, method, target):
-                    counts[connection_id] += 1
-        return counts
+                    connections[connection_id] += 1
+                    sessions[session_id] += 1
+        return connections, sessions if self._settings.sessions != "off" else Counter()
 
     def _left_out(self, endpoint: str, method: str, target: str) -> str | None:
         """Why an exchange is not sent. What is denied is denied by its real path too, however it is templated."""

@@ -19,6 +19,7 @@ import gevent
 from replay.send.connection import Connection, Outcome
 from replay.send.plan_stream import Planned
 from replay.send.recorder import Recorder
+from replay.send.sessions import Due, Sessions
 from replay.send.target import Endpoint
 from replay.send.turns import Turns
 
@@ -71,6 +72,8 @@ class Pump:
         self._free: list[Connection] = []
         self._closing: set[Connection] = set()
         self._finished: deque[Outcome] = deque()
+        self.sessions = Sessions()
+        self._released: deque[Due] = deque()
         self._next_flush = start
         self._next_sweep = start
         self._since_yield = 0
@@ -110,6 +113,10 @@ class Pump:
         now = monotonic_ns()
         for connection in self._connections():
             connection.abandon(now, error)
+        for arrival, due_at, taken_up in [*self._released, *self.sessions.held()]:
+            self.under_way -= 1
+            self._finished.append(Outcome.unsent(arrival, due_at, taken_up, now, error))
+        self._released.clear()
         self._lanes.clear()
         self._free.clear()
         self._record_some(len(self._finished))
@@ -140,19 +147,27 @@ class Pump:
         self.started += 1
         if arrival.skipped is not None:
             self._recorder.skip(arrival, arrival.due_ns)
+            self.sessions.skip(arrival)
+            if arrival.ends:
+                self._end(arrival.ends)
         else:
             self.under_way += 1
-            if self._pooled:
-                connection = self._free.pop() if self._free else self._new_connection()
-            else:
-                connection = self._lanes.get(arrival.lane) or self._new_lane(arrival.lane)
-            connection.submit(arrival, due_at, now)
-        if arrival.ends:
-            self._end(arrival.ends)
+            ready = self.sessions.admit(arrival, due_at, now)
+            if ready is not None:
+                self._submit(ready, due_at, now, now)
         self._since_yield += 1
         if self._since_yield >= _SLICE:
             # Behind schedule there is no waiting in which the loop would get its turn: give it one.
             self._breathe(now)
+
+    def _submit(self, arrival: Planned, due_at: int, taken_up: int, now: int) -> None:
+        if self._pooled:
+            connection = self._free.pop() if self._free else self._new_connection()
+        else:
+            connection = self._lanes.get(arrival.lane) or self._new_lane(arrival.lane)
+        connection.submit(arrival, due_at, taken_up, now)
+        if arrival.ends:
+            self._end(arrival.ends)
 
     def _rest(self, now: int, wait_ns: int) -> None:
         """Use the time before a deadline: record, or let the event loop run, or sleep."""
@@ -207,11 +222,23 @@ class Pump:
 
     def _on_finished(self, outcome: Outcome, connection: Connection) -> None:
         self.under_way -= 1
+        outcome, released = self.sessions.settle(outcome)
         self._finished.append(outcome)
+        if released:
+            # From the loop, not from here: the connection is still in the midst of finishing.
+            if not self._released:
+                self._loop.run_callback(self._submit_released)
+            self._released.extend(released)
         if self._pooled:
             self._free.append(connection)
         elif connection.over and connection.idle:
             self._closing.discard(connection)
+
+    def _submit_released(self) -> None:
+        """Send what has waited for answers of its session that are there now."""
+        released = self._released
+        while released:
+            self._submit(*released.popleft(), monotonic_ns())
 
     def _end(self, lanes: Iterable[int]) -> None:
         if self._pooled:

@@ -69,7 +69,7 @@ class Recorder:
     def record(self, outcome: Outcome) -> None:
         """Write the row of an arrival that was sent, or tried."""
         (arrival, due_at, submitted_at, sent_at, first_at, last_at, connect_ns, tls_ns) = outcome[:8]
-        status, head, body, size, error = outcome[8:]
+        status, head, body, size, error, learned = outcome[8:]
         start = self._start
         changed = arrival.changed
         if submitted_at - due_at > self.lag_max_ns:
@@ -96,6 +96,8 @@ class Recorder:
                 size > len(body),
                 error,
                 None,
+                learned,
+                arrival.unbound,
             )
         )
         self._journal.append(b"%b%b%b" % (_ROW, arrival.identity, tail[_TAIL_OPENING:]))
@@ -118,7 +120,7 @@ class Recorder:
 
     def skip(self, arrival: Planned, due_ns: int) -> None:
         """Write the row of an arrival that is not sent, for the reason it carries."""
-        tail = self._pack((due_ns, *_NOTHING_SENT, arrival.skipped))
+        tail = self._pack((due_ns, *_NOTHING_SENT, arrival.skipped, (), None))
         self._journal.append(b"%b%b%b" % (_ROW, arrival.identity, tail[_TAIL_OPENING:]))
         self.skipped[str(arrival.skipped)] += 1
 

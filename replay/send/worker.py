@@ -89,6 +89,7 @@ class Worker:
             self.books = {
                 **self._recorder.books(),
                 "behind": self._pump.behind,
+                "sessions": self._pump.sessions.books(),
                 "left_out": {
                     k: v for k, v in self._source.counts.items() if not k.startswith("planned") and v
                 },

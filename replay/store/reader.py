@@ -127,7 +127,7 @@ def _values(column: pa.Array) -> list[Any]:
     # Headers: flattened names and values cut by offsets; a dict for each header line would cost far more.
     flat = column.flatten()
     pairs = list(zip(flat.field(0).to_pylist(), flat.field(1).to_pylist(), strict=True))
-    ends = pc.cumulative_sum(pc.list_value_length(column)).to_pylist()
+    ends = pc.cumulative_sum(pc.list_value_length(column).fill_null(0)).to_pylist()
     return [tuple(pairs[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 

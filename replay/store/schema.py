@@ -65,6 +65,8 @@ RESULTS = pa.schema(
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("error", pa.string()),
         pa.field("skipped", pa.string()),
+        pa.field("learned", HEADERS),
+        pa.field("unbound", pa.string()),
     ]
 )
 

@@ -1,0 +1,55 @@
+"""Which answers of its session a request had waited for: causal order, read off the recording.
+
+B waits for A where A's answer had ended before B began. Only the last such answers are named: what they had
+waited for themselves is implied. Requests that overlapped in the recording may overlap again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+NEVER = 1 << 62
+
+
+@dataclass(slots=True)
+class _Ended:
+    """An answer that later requests of the session may have to wait for."""
+
+    number: int
+    end: int
+    implied_from: int = NEVER
+    """From here on, whoever waits for a later answer has waited for this one too."""
+
+
+@dataclass(slots=True)
+class _Session:
+    count: int = 0
+    ended: list[_Ended] = field(default_factory=list)
+
+
+class Causality:
+    """Numbers the requests of each session and tells what each awaits. Ask in order of time."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Session] = {}
+
+    def place(self, session_id: str, started_at: int, duration_ns: int | None) -> tuple[int, tuple[int, ...]]:
+        """The request's number in its session, and the numbers of those whose answers it awaits.
+
+        A request whose end was not seen is awaited by nobody.
+        """
+        session = self._sessions.setdefault(session_id, _Session())
+        number = session.count
+        session.count += 1
+        session.ended = [other for other in session.ended if other.implied_from > started_at]
+        awaited = [other for other in session.ended if other.end <= started_at]
+        if duration_ns is not None:
+            end = started_at + duration_ns
+            for other in awaited:
+                other.implied_from = min(other.implied_from, end)
+            session.ended.append(_Ended(number, end))
+        return number, tuple(other.number for other in awaited)
+
+    def close(self, session_id: str) -> None:
+        """Forget a session that has no more requests."""
+        self._sessions.pop(session_id, None)

@@ -1,0 +1,432 @@
+"""Which requests carry what earlier answers of their session handed out: bindings, found in the recording alone.
+
+A value binds where an answer was the first to speak of it and a later request of the same session, begun after that
+answer had ended, carries it. Three guards keep chance out. The value must be telling (`places.strength`): small
+numbers and short codes bind only where position or name agree, and only where they mostly do. It must not have been
+there before: a value that the session had sent already, or that the very request asked for, was not made by the
+answer. And it must not be common: what other sessions are handed at the same place, or ask for at the same place, is
+data that staging has too.
+
+`Learner` finds the rules in one pass; `Binder` applies them in the next, row by row, in order of time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from replay.errors import ConfigError
+from replay.model import Header
+from replay.plan.answers import Answer
+from replay.plan.causal import NEVER
+from replay.plan.places import NOTHING, STRONG, WEAK, Place, agree, strength
+from replay.plan.requests import Script, consumed, script
+
+LEARN_FROM = 50_000
+"""Exchanges that the rules are learned from; of longer captures, a share of the sessions."""
+
+MIN_PRIVATE = 0.5
+"""The share of a rule's matches whose value no other session is handed, or asks for."""
+
+MIN_HITS = 0.5
+"""The share of the requests that could carry a weak value and do."""
+
+_SESSIONS, _VALUES, _EXAMPLES, _MATCHES, _TAKES = 20_000, 4096, 3, 1000, 256
+_MANY = -1
+
+ANY = "*"
+"""In place of an endpoint: every one."""
+
+End = tuple[str, str]
+"""An endpoint and an erased place: one end of a rule."""
+
+
+class Seen(NamedTuple):
+    """The columns of an exchange that correlation reads; named as on disk."""
+
+    exchange_id: str
+    session_id: str
+    started_at: int
+    duration_ns: int | None
+    endpoint: str
+    target: str
+    request_headers: tuple[Header, ...]
+    request_body: bytes | None
+    status: int | None
+    response_headers: tuple[Header, ...]
+    response_body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A rule: what `source` answers at `place` is what `endpoint` asks for at `target`.
+
+    `count` and `sessions` say how often it was seen; `examples` are (value, exchange of the answer, exchange of
+    the request). A rule of the user's own has none.
+    """
+
+    source: str
+    place: str
+    endpoint: str
+    target: str
+    count: int = 0
+    sessions: int = 0
+    examples: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def maker(self) -> str:
+        """`POST /orders $.id`."""
+        return f"{self.source} {self.place}"
+
+    @property
+    def user(self) -> str:
+        """`GET /orders/{id} path[1]`."""
+        return f"{self.endpoint} {self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A `[[bind]]` of the user's: `add` a rule, `forbid` those that match, `pin` a place to one maker.
+
+    `maker` and `user` are written as `--bindings` prints them; `*` stands for anything where rules are matched.
+    """
+
+    action: str
+    maker: str
+    user: str
+
+
+@dataclass(slots=True)
+class _Made:
+    """A value's first appearance in a session's answers."""
+
+    end: int
+    exchange_id: str
+    places: list[tuple[str, Place]]
+
+
+@dataclass(slots=True)
+class _Session:
+    number: int
+    made: OrderedDict[str, _Made] = field(default_factory=OrderedDict)
+    sent: set[str] = field(default_factory=set)
+    sent_at: set[tuple[str, str, str]] = field(default_factory=set)
+    makers: dict[End, int] = field(default_factory=dict)
+    """Places that have made a weak value, and when the first was there."""
+
+
+@dataclass(slots=True)
+class _Evidence:
+    count: int = 0
+    strong: bool = False
+    values: list[tuple[int, int]] = field(default_factory=list)
+    sessions: set[int] = field(default_factory=set)
+    examples: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+class Learner:
+    """Reads exchanges in order of time; then `bindings` are what they show."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._evidence: dict[tuple[End, End], _Evidence] = {}
+        self._chances: defaultdict[tuple[End, End], int] = defaultdict(int)
+        self._owners: dict[int, int] = {}
+        self._agree: dict[tuple[End, End], bool] = {}
+        self._makers: dict[End, Place] = {}
+        self._agreeing_with: dict[End, tuple[int, list[End]]] = {}
+        self._begun = 0
+
+    def add(self, seen: Seen) -> None:
+        """Take in one exchange."""
+        session = self._session(seen.session_id)
+        values = [
+            (place, value) for place, value in consumed(seen.target, seen.request_headers, seen.request_body)
+        ]
+        for place, value in values:
+            self._carried(session, seen, place, value)
+        for place, value in values:
+            if strength(value) != NOTHING:
+                session.sent.add(value)
+                session.sent_at.add((*_user(seen.endpoint, place), value))
+        if seen.duration_ns is not None and seen.status is not None and seen.status < 400:
+            self._answered(session, seen, {value for _, value in values})
+
+    def bindings(self, wishes: Iterable[Wish] = ()) -> tuple[Binding, ...]:
+        """The rules that stand up to the guards, the most used first, and what the user wishes."""
+        found = [
+            Binding(*maker, *user, evidence.count, len(evidence.sessions), tuple(evidence.examples))
+            for (maker, user), evidence in self._evidence.items()
+            if self._stands(maker, user, evidence)
+        ]
+        return tuple(sorted(wished(found, wishes), key=lambda rule: (-rule.count, rule.maker, rule.user)))
+
+    def _session(self, session_id: str) -> _Session:
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = _Session(self._begun)
+            self._begun += 1
+            if len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+        else:
+            self._sessions.move_to_end(session_id)
+        return session
+
+    def _carried(self, session: _Session, seen: Seen, place: Place, value: str) -> None:
+        """One value of a request: who made it, and who might have."""
+        telling = strength(value)
+        user = _user(seen.endpoint, place)
+        if telling != NOTHING:
+            self._own(user, value, session)
+        if telling != STRONG:
+            for end in self._agreeing(user, place):
+                if session.makers.get(end, NEVER) <= seen.started_at:
+                    self._chances[end, user] += 1
+        made = session.made.get(value) if telling != NOTHING else None
+        if made is None or made.end > seen.started_at:
+            return
+        if telling == WEAK and (*user, value) in session.sent_at and not self._was_bound(made, user, value):
+            return
+        agreeing = [maker for maker in made.places if self._agrees(*maker, seen.endpoint, place)]
+        if agreeing or telling == STRONG:
+            maker = (agreeing or made.places)[0]
+            self._match(session, seen, made, maker, user, value, telling)
+
+    def _was_bound(self, made: _Made, user: End, value: str) -> bool:
+        """Whether an earlier request with this value at this place was one of the rule's matches itself."""
+        key = hash((user, value))
+        return any(
+            any(pair[1] == key for pair in evidence.values)
+            for source, place in made.places
+            if (evidence := self._evidence.get(((source, place.erased), user))) is not None
+        )
+
+    def _match(
+        self,
+        session: _Session,
+        seen: Seen,
+        made: _Made,
+        maker: tuple[str, Place],
+        user: End,
+        value: str,
+        telling: int,
+    ) -> None:
+        made_at = (maker[0], maker[1].erased)
+        evidence = self._evidence.setdefault((made_at, user), _Evidence())
+        evidence.count += 1
+        evidence.strong = evidence.strong or telling == STRONG
+        evidence.sessions.add(session.number)
+        if len(evidence.values) < _MATCHES:
+            evidence.values.append((hash((made_at, value)), hash((user, value))))
+        if len(evidence.examples) < _EXAMPLES and all(e[0] != value for e in evidence.examples):
+            evidence.examples.append((value, made.exchange_id, seen.exchange_id))
+
+    def _answered(self, session: _Session, seen: Seen, asked: set[str]) -> None:
+        """What an answer is the first to speak of is its own making."""
+        if _is_public(seen.response_headers):
+            return
+        end = seen.started_at + (seen.duration_ns or 0)
+        for place, value in Answer(seen.response_headers, seen.response_body).produced():
+            telling = strength(value)
+            if telling == NOTHING:
+                continue
+            self._own((seen.endpoint, place.erased), value, session)
+            if value in asked or (telling == STRONG and value in session.sent):
+                continue
+            if telling == WEAK:
+                maker = (seen.endpoint, place.erased)
+                session.makers.setdefault(maker, end)
+                self._makers.setdefault(maker, place)
+            made = session.made.get(value)
+            if made is None or (telling == WEAK and made.exchange_id != seen.exchange_id):
+                # A small number is made again and again: the latest is meant.
+                session.made.pop(value, None)
+                session.made[value] = _Made(end, seen.exchange_id, [(seen.endpoint, place)])
+                if len(session.made) > _VALUES:
+                    session.made.popitem(last=False)
+            elif made.exchange_id == seen.exchange_id and len(made.places) < 8:
+                made.places.append((seen.endpoint, place))
+
+    def _own(self, end: End, value: str, session: _Session) -> None:
+        key = hash((end, value))
+        if self._owners.setdefault(key, session.number) != session.number:
+            self._owners[key] = _MANY
+
+    def _agrees(self, source: str, made_at: Place, endpoint: str, place: Place) -> bool:
+        key = ((source, made_at.erased), (endpoint, place.erased))
+        known = self._agree.get(key)
+        if known is None:
+            known = self._agree[key] = agree(source, made_at, endpoint, place)
+        return known
+
+    def _agreeing(self, user: End, place: Place) -> list[End]:
+        """The makers of weak values, in any session so far, that agree with this place of a request."""
+        checked, found = self._agreeing_with.get(user, (0, []))
+        if checked < len(self._makers):
+            fresh = islice(self._makers.items(), checked, None)
+            found = found + [maker for maker, at in fresh if self._agrees(maker[0], at, user[0], place)]
+            self._agreeing_with[user] = (len(self._makers), found)
+        return found
+
+    def _stands(self, maker: End, user: End, evidence: _Evidence) -> bool:
+        if maker[1].startswith("cookie ") and user[1].startswith("cookie "):
+            return maker[1] == user[1]
+        values = set(evidence.values)
+        private = sum(_MANY not in (self._owners.get(made), self._owners.get(used)) for made, used in values)
+        if private < MIN_PRIVATE * len(values):
+            return False
+        return evidence.strong or evidence.count >= MIN_HITS * self._chances[maker, user]
+
+
+def _user(endpoint: str, place: Place) -> End:
+    """Headers and cookies are sent to every endpoint alike: what binds one of them binds all."""
+    return (ANY if place.kind in ("header", "cookie") else endpoint, place.erased)
+
+
+def _is_public(headers: tuple[Header, ...]) -> bool:
+    """Whether an answer is for everybody, and so makes nothing for this session."""
+    public = any(name.lower() == "cache-control" and "public" in value.lower() for name, value in headers)
+    return public and not any(name.lower() == "set-cookie" for name, _ in headers)
+
+
+def wished(found: Iterable[Binding], wishes: Iterable[Wish]) -> list[Binding]:
+    """The rules found, without those forbidden, those of a pinned place only from its maker, and those added."""
+    rules = list(found)
+    for wish in wishes:
+        maker, user = _pattern(wish.maker), _pattern(wish.user)
+        if wish.action == "forbid":
+            rules = [
+                rule for rule in rules if not (maker.fullmatch(rule.maker) and user.fullmatch(rule.user))
+            ]
+            continue
+        if wish.action == "pin":
+            rules = [rule for rule in rules if rule.user != wish.user or rule.maker == wish.maker]
+        if not any(rule.maker == wish.maker and rule.user == wish.user for rule in rules):
+            rules.append(Binding(*ends(wish.maker), *ends(wish.user)))
+    return rules
+
+
+def wishes(tables: Iterable[Mapping[str, Any]]) -> tuple[Wish, ...]:
+    """`[[bind]]` tables: `add`, `forbid` or `pin` names the maker, `to` the place. `ConfigError` where they do not."""
+    made = []
+    for number, table in enumerate(tables, 1):
+        actions = [key for key in ("add", "forbid", "pin") if key in table]
+        if (
+            len(actions) != 1
+            or set(table) - {*actions, "to"}
+            or not all(isinstance(v, str) for v in table.values())
+        ):
+            raise ConfigError(
+                f"[[bind]] {number}: write one of add, forbid and pin, and to:"
+                ' add = "POST /orders $.id", to = "GET /orders/{id} path[1]"'
+            )
+        wish = Wish(actions[0], table[actions[0]], table.get("to", "*"))
+        ready = _END.fullmatch(wish.maker) and _END.fullmatch(wish.user)
+        if wish.action != "forbid" and (not ready or wish.maker.startswith(ANY)):
+            raise ConfigError(
+                f"[[bind]] {number}: {wish.action} needs both ends as `replay inspect --bindings` prints them:"
+                ' "POST /orders $.id" and "GET /orders/{id} path[1]"'
+            )
+        made.append(wish)
+    return tuple(made)
+
+
+_END = re.compile(r"(?:\* |\S+ /\S* )(?:\$[.\[].+|path\[\d+\].*|(?:header|cookie|query|form|meta|link) \S.*)")
+
+
+def ends(text: str) -> End:
+    """`POST /orders $.id` → (`POST /orders`, `$.id`); `* cookie sid` → (`*`, `cookie sid`)."""
+    if text.startswith(f"{ANY} "):
+        return ANY, text[2:]
+    method, route, place = text.split(" ", 2)
+    return f"{method} {route}", place
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, text.split("*"))))
+
+
+@dataclass(slots=True)
+class _Handed:
+    """A value that a session has been handed in the recording: by which places of which answer, and when."""
+
+    makers: dict[str, None]
+    number: int
+    end: int
+
+
+Take = tuple[Place, str]
+"""Where a live answer holds what the recorded one held there."""
+
+
+class Binder:
+    """Tells, exchange by exchange in order of time, what to write into the request and what to take from the answer."""
+
+    def __init__(self, rules: Iterable[Binding]) -> None:
+        self._makers: dict[str, set[str]] = defaultdict(set)
+        self._users: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for rule in rules:
+            self._makers[rule.source].add(rule.place)
+            self._users[rule.endpoint][rule.target].add(rule.maker)
+        self._known: dict[str, tuple[dict[str, set[str]], frozenset[str]]] = {}
+        self._handed: dict[str, OrderedDict[str, _Handed]] = {}
+
+    def _users_of(self, endpoint: str) -> tuple[dict[str, set[str]], frozenset[str]]:
+        """The places of this endpoint's requests that are bound, each with its makers; and their kinds."""
+        known = self._known.get(endpoint)
+        if known is None:
+            users = {**self._users.get(ANY, {}), **self._users.get(endpoint, {})}
+            kinds = frozenset(re.split(r"[ .\[]", place, maxsplit=1)[0] for place in users)
+            known = self._known[endpoint] = (users, kinds)
+        return known
+
+    def script(self, seen: Seen, head: bytes, body: bytes, chunked: bool) -> Script | None:
+        """The request as a script, `None` where it carries nothing that is bound and no cookie."""
+        users, kinds = self._users_of(seen.endpoint)
+        handed = self._handed.get(seen.session_id)
+        cookies = any(name.lower() == "cookie" for name, _ in seen.request_headers)
+        if not cookies and (not users or handed is None):
+            return None
+
+        def want(place: Place, value: str) -> Any:
+            found = handed.get(value) if handed is not None else None
+            makers = users.get(place.erased) if found is not None else None
+            if found is None or makers is None or found.end > seen.started_at:
+                return None
+            maker = next((maker for maker in found.makers if maker in makers), None)
+            return None if maker is None else (place.erased, maker, found.number)
+
+        return script(head, body, chunked, want, kinds if handed is not None else frozenset())
+
+    def takes(self, seen: Seen, number: int) -> tuple[Take, ...]:
+        """What to take from the live answer to the session's request of that number."""
+        places = self._makers.get(seen.endpoint)
+        if places is None or seen.duration_ns is None or seen.status is None or seen.status >= 400:
+            return ()
+        handed = self._handed.setdefault(seen.session_id, OrderedDict())
+        found: list[Take] = []
+        for place, value in Answer(seen.response_headers, seen.response_body).produced():
+            if place.erased in places and strength(value) != NOTHING and len(found) < _TAKES:
+                found.append((place, value))
+                maker = f"{seen.endpoint} {place.erased}"
+                known = handed.get(value)
+                if known is not None and known.number == number:
+                    known.makers[maker] = None
+                    continue
+                handed.pop(value, None)
+                handed[value] = _Handed({maker: None}, number, seen.started_at + seen.duration_ns)
+                if len(handed) > _VALUES:
+                    handed.popitem(last=False)
+        return tuple(found)
+
+    def makes(self, endpoint: str) -> bool:
+        """Whether answers of this endpoint hand out anything that is bound."""
+        return endpoint in self._makers
+
+    def close(self, session_id: str) -> None:
+        """Forget a session that has no more requests."""
+        self._handed.pop(session_id, None)

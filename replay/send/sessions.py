@@ -1,0 +1,198 @@
+"""The sessions of a run under way: who waits for whose answer, and what this target has handed out.
+
+Each session keeps a table from recorded values to live ones, and the cookies that the target has set. Both are of
+one target and one lap: no build ever sees another's values.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from replay.plan.answers import Answer
+from replay.plan.places import Place
+from replay.plan.requests import written
+from replay.send.connection import Outcome
+from replay.send.plan_stream import Planned
+from replay.store.tables import split_head
+
+Due = tuple[Planned, int, int]
+"""An arrival, its due instant, and when the sender first turned to it."""
+
+MOST_VALUES = 8192
+MOST_COOKIES = 200
+_LONGEST_CHAIN = 400
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    due: Due
+    awaited: set[int]
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One session under way; `replay.plan.requests.Live` for the request being written."""
+
+    unfinished: set[int] = field(default_factory=set)
+    held: list[_Held] = field(default_factory=list)
+    table: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    jar: dict[str, str] = field(default_factory=dict)
+    fates: dict[int, str] = field(default_factory=dict)
+    """What became of arrivals that did not hand out what the recorded ones had: number → why."""
+    missing: list[str] = field(default_factory=list)
+    bound: int = 0
+    last: bool = False
+
+    def value(self, recorded: str, origin: Any) -> str | None:
+        """The live value; where there is none, the chain that led there is noted."""
+        target, maker, number = origin
+        live = self.table.get(recorded)
+        if live is None:
+            _, cookie, name = maker.rpartition(" cookie ")
+            live = self.jar.get(name) if cookie else None
+        if live is None:
+            self.missing.append(f"{target} from {maker}: {self.fates.get(number, 'not sent')}")
+        else:
+            self.bound += 1
+        return live
+
+    def cookie(self, name: str) -> str | None:
+        """The live cookie of that name."""
+        live = self.jar.get(name)
+        self.bound += live is not None
+        return live
+
+    def follows(self) -> bool:
+        """Whether the target has set any cookie."""
+        return bool(self.jar)
+
+    def keep(self, recorded: str, live: str) -> None:
+        """Enter a pair in the table; the oldest goes where there are too many."""
+        self.table[recorded] = live
+        self.table.move_to_end(recorded)
+        if len(self.table) > MOST_VALUES:
+            self.table.popitem(last=False)
+
+
+class Sessions:
+    """All sessions under way. `bound` and `unbound` count values put in place, and arrivals that lacked one."""
+
+    def __init__(self) -> None:
+        self.bound = 0
+        self.unbound = 0
+        self.waited = 0
+        """Arrivals that were held for an answer."""
+        self._open: dict[int, Session] = {}
+
+    def books(self) -> dict[str, int]:
+        """What was done for the sessions: counts of values written in, of arrivals that lacked one, and that waited."""
+        return {"values bound": self.bound, "unbound": self.unbound, "waited for an answer": self.waited}
+
+    def admit(self, arrival: Planned, due_at: int, now: int) -> Planned | None:
+        """The arrival as it is to be sent now, or `None`: it is held, and `settle` will release it."""
+        causal = arrival.causal
+        if causal is None:
+            return arrival
+        session_number, number, awaits, last = causal
+        session = self._open.get(session_number)
+        if session is None:
+            session = self._open[session_number] = Session()
+        unfinished = session.unfinished
+        awaited = {other for other in awaits if other in unfinished} if unfinished and awaits else None
+        unfinished.add(number)
+        if last:
+            session.last = True
+        if awaited:
+            self.waited += 1
+            session.held.append(_Held((arrival, due_at, now), awaited))
+            return None
+        return arrival if arrival.script is None else self._bind(arrival, session)
+
+    def skip(self, arrival: Planned) -> None:
+        """An arrival that is not sent at all."""
+        if arrival.causal is not None and arrival.causal[3]:
+            session = self._open.get(arrival.causal[0])
+            if session is not None:
+                session.last = True
+                self._close(arrival.causal[0], session)
+
+    def settle(self, outcome: Outcome) -> tuple[Outcome, list[Due]]:
+        """Take from an answer what later requests need; the arrivals that had waited for it alone."""
+        arrival = outcome.arrival
+        causal = arrival.causal
+        if causal is None:
+            return outcome, []
+        session = self._open[causal[0]]
+        if arrival.takes or b"et-cookie:" in outcome.head.lower():
+            outcome = outcome._replace(learned=self._learn(session, causal[1], outcome))
+        session.unfinished.discard(causal[1])
+        released = self._released(session, causal[1]) if session.held else []
+        if session.last:
+            self._close(causal[0], session)
+        return outcome, released
+
+    def held(self) -> list[Due]:
+        """Give up waiting: all arrivals that are still held."""
+        given_up = [held.due for session in self._open.values() for held in session.held]
+        for session in self._open.values():
+            session.held.clear()
+        return given_up
+
+    def _close(self, number: int, session: Session) -> None:
+        if not session.unfinished and not session.held:
+            self._open.pop(number, None)
+
+    def _released(self, session: Session, number: int) -> list[Due]:
+        ready = []
+        for held in session.held:
+            held.awaited.discard(number)
+            if not held.awaited:
+                ready.append(held)
+        if not ready:
+            return []
+        session.held = [held for held in session.held if held.awaited]
+        return [
+            held.due if held.due[0].script is None else (self._bind(held.due[0], session), *held.due[1:])
+            for held in ready
+        ]
+
+    def _bind(self, arrival: Planned, session: Session) -> Planned:
+        """Write the live values into the request."""
+        session.bound = 0
+        made = written(arrival.script, session)
+        self.bound += session.bound
+        unbound = None
+        if session.missing:
+            self.unbound += 1
+            unbound = "; ".join(dict.fromkeys(session.missing))[:_LONGEST_CHAIN]
+            session.missing.clear()
+        if made is None:
+            return arrival if unbound is None else arrival._replace(unbound=unbound)
+        return arrival._replace(wire=made[0] + made[1], exact=False, changed=made, unbound=unbound)
+
+    def _learn(self, session: Session, number: int, outcome: Outcome) -> tuple[tuple[str, str], ...]:
+        """Enter cookies and values into the session; the pairs (recorded, live) that the answer gave."""
+        answer = Answer(split_head(outcome.head), outcome.body)
+        for name, value, gone in answer.cookies():
+            if gone:
+                session.jar.pop(name, None)
+            elif len(session.jar) < MOST_COOKIES or name in session.jar:
+                session.jar[name] = value
+        learned = []
+        for packed, recorded in outcome.arrival.takes:
+            live = answer.find(Place._make(packed), recorded)
+            if live:
+                session.keep(recorded, live)
+                learned.append((recorded, live))
+        if len(learned) < len(outcome.arrival.takes):
+            session.fates[number] = _fate(outcome)
+        return tuple(learned)
+
+
+def _fate(outcome: Outcome) -> str:
+    """What became of an arrival, and of the one before it where that is why."""
+    told = f"failed, {outcome.error}" if outcome.error else f"answered {outcome.status}"
+    unbound = outcome.arrival.unbound
+    return f"{told} ({unbound})" if unbound else told

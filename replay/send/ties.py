@@ -1,0 +1,65 @@
+"""What ties an arrival to its session: whose answers it awaits, what of them it carries, what of its own is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from replay.plan.causal import Causality
+from replay.plan.correlate import Binder, Seen, Take
+from replay.send.wire import Wire
+
+
+class Tie(NamedTuple):
+    """The fields of `Planned` that are about the session, by the same names."""
+
+    causal: tuple[int, int, tuple[int, ...], bool] | None = None
+    script: Any = None
+    takes: Any = ()
+
+
+FREE = Tie()
+
+
+class Ties:
+    """Ties the arrivals of one lap. `left` counts what each session still has to send; `numbered` sessions came
+    in laps before. Ask in order of time."""
+
+    def __init__(self, left: Counter[str], numbered: int, binder: Binder | None) -> None:
+        self._left = left
+        self._several = {session for session, count in left.items() if count > 1}
+        self._numbers: dict[str, int] = {}
+        self._causality = Causality()
+        self._binder = binder
+        self.numbered = numbered
+
+    def tie(self, seen: Seen, wire: Wire, body: bytes) -> Tie:
+        """The ties of one arrival; `body` is the request's body without any framing."""
+        session_id = seen.session_id
+        self._left[session_id] -= 1
+        if session_id not in self._several:
+            return FREE
+        last = not self._left[session_id]
+        number, awaits = self._causality.place(session_id, seen.started_at, seen.duration_ns)
+        script: Any = None
+        takes: tuple[Take, ...] = ()
+        if self._binder is not None and not wire.skipped:
+            script = self._binder.script(seen, wire.head, body, wire.body != body)
+            takes = self._binder.takes(seen, number)
+        causal = (self._number(session_id), number, awaits, last)
+        if last:
+            self._close(session_id)
+        return Tie(causal, script, takes)
+
+    def _number(self, session_id: str) -> int:
+        number = self._numbers.get(session_id)
+        if number is None:
+            number = self._numbers[session_id] = self.numbered
+            self.numbered += 1
+        return number
+
+    def _close(self, session_id: str) -> None:
+        self._causality.close(session_id)
+        self._numbers.pop(session_id)
+        if self._binder is not None:
+            self._binder.close(session_id)

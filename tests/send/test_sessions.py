@@ -1,0 +1,213 @@
+"""Sessions that stay alive: who waits for whom, and what of earlier answers goes into later requests."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from replay.config import RunSettings
+from replay.demo.children import shop
+from replay.model import Exchange, Result
+from replay.store.reader import Dataset
+from replay.verbs.run import replay_run
+from tests.rows import T0, exchange
+from tests.send.captures import write
+from tests.send.servers import RecordingServer, answer_ok
+from tests.send.test_run import replay
+
+MS = 1_000_000
+JSON = (("Content-Type", "application/json"),)
+SHOP = Path(__file__).parents[2] / "captures" / "shop"
+
+
+def rows(run: Path) -> list[Result]:
+    return list(Dataset.open(run, "run").rows())
+
+
+def by_number(run: Path) -> dict[int, Result]:
+    return {int(row.exchange_id[-12:], 16): row for row in rows(run)}
+
+
+def at(number: int, start_ms: int, took_ms: int, **values: object) -> Exchange:
+    """Exchange `number`, begun and answered then, on a connection of its own."""
+    plain = {
+        "started_at": T0 + start_ms * MS,
+        "duration_ns": took_ms * MS,
+        "connection_id": f"c{number}",
+        "target": f"/{number}",
+        "endpoint": "GET /{id}",
+        "request_headers": (("Host", "shop.test"),),
+    }
+    return exchange(number, **{**plain, **values})
+
+
+def say(connection: socket.socket, body: object, *headers: str, status: int = 200) -> bool:
+    text = json.dumps(body).encode()
+    lines = [
+        f"HTTP/1.1 {status} X",
+        "Content-Type: application/json",
+        f"Content-Length: {len(text)}",
+        *headers,
+    ]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode() + text)
+    return True
+
+
+def test_a_request_waits_for_the_answers_it_had_waited_for(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        if request.startswith(b"GET /0 "):
+            time.sleep(0.4)
+        return answer_ok(connection, request)
+
+    capture = write(
+        tmp_path / "capture",
+        [
+            at(0, 0, 10),
+            at(1, 5, 10),  # overlaps
+            at(2, 20, 5),  # had waited for both
+            at(3, 20, 5, session_id="other"),
+            at(4, 21, 5, session_id="other"),
+            at(5, 30, 5),
+        ],
+    )
+    with RecordingServer(behave) as server:
+        replay_run(capture, server.url, tmp_path / "run", RunSettings())
+    found = by_number(tmp_path / "run")
+    ended = {n: row.sent_ns + row.duration_ns for n, row in found.items()}
+    assert found[2].sent_ns >= ended[0]
+    assert found[5].sent_ns >= ended[2]
+    assert max(found[n].sent_ns for n in (1, 3, 4)) < ended[0]
+    # Waiting for the build under test is accounted apart from the generator's own lag.
+    assert found[2].held_ns > 300 * MS
+    assert all(row.sent_ns - row.due_ns - row.held_ns < 200 * MS for row in found.values())
+    books = Dataset.open(tmp_path / "run", "run").meta["books"]
+    assert books["sessions"]["waited for an answer"] >= 2
+
+
+def test_without_sessions_nobody_waits(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        if request.startswith(b"GET /0 "):
+            time.sleep(0.4)
+        return answer_ok(connection, request)
+
+    capture = write(tmp_path / "capture", [at(0, 0, 10), at(1, 20, 5)])
+    with RecordingServer(behave) as server:
+        replay_run(capture, server.url, tmp_path / "run", RunSettings(sessions="off"))
+    found = by_number(tmp_path / "run")
+    assert found[1].sent_ns < found[0].sent_ns + found[0].duration_ns
+
+
+def test_what_waits_for_an_answer_that_never_comes_fails_and_is_recorded(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        if request.startswith(b"GET /0 "):
+            time.sleep(3)
+            return False
+        return answer_ok(connection, request)
+
+    capture = write(tmp_path / "capture", [at(0, 0, 1), at(1, 5, 1), at(2, 8, 1)])
+    with RecordingServer(behave) as server:
+        summary = replay_run(capture, server.url, tmp_path / "run", RunSettings(timeout=0.5))
+    assert summary.balanced
+    assert Counter(row.error or row.status for row in rows(tmp_path / "run")) == {"timeout": 1, 200: 2}
+
+
+ORDER = (
+    at(0, 0, 5, method="POST", target="/orders", endpoint="POST /orders", status=201,
+       request_headers=(("Host", "h"),), response_headers=(*JSON, ("Set-Cookie", "sid=recorded1cookie9; Path=/")),
+       response_body=b'{"id": 41}', response_size=10),
+    at(1, 10, 5, target="/orders/41?x=%7e", endpoint="GET /orders/{id}",
+       request_headers=(("Host", "h"), ("Cookie", "theme=dark; sid=recorded1cookie9")),
+       response_headers=JSON, response_body=b'{"id": 41}', response_size=10),
+)  # fmt: skip
+
+
+class Orders:
+    """A server that numbers its orders; with `broken`, it takes none."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self._broken = broken
+        self._numbers = itertools.count(977)
+
+    def __call__(self, connection: socket.socket, request: bytes) -> bool:
+        if request.startswith(b"POST /orders "):
+            if self._broken:
+                return say(connection, {"error": "no"}, status=500)
+            number = next(self._numbers)
+            return say(
+                connection,
+                {"id": number},
+                f"Set-Cookie: sid=live{number}; Path=/",
+                "Set-Cookie: extra=1",
+                status=201,
+            )
+        return say(connection, {})
+
+
+def test_live_values_and_cookies_take_the_place_of_recorded_ones(tmp_path: Path) -> None:
+    capture = write(tmp_path / "capture", ORDER)
+    with RecordingServer(Orders()) as server:
+        replay_run(capture, server.url, tmp_path / "run", RunSettings(loop=2))
+        asked = [request for request in server.requests if request.startswith(b"GET")]
+    expected = b"GET /orders/%d?x=%%7e HTTP/1.1\r\nHost: h\r\nCookie: theme=dark; sid=live%d\r\n\r\n"
+    assert asked == [expected % (number, number) for number in (977, 978)]
+    found = [row for row in rows(tmp_path / "run") if row.endpoint.startswith("GET")]
+    assert [(row.exact, row.sent_head, row.unbound) for row in found] == [
+        (False, text, None) for text in asked
+    ]
+    assert rows(tmp_path / "run")[0].learned == (("recorded1cookie9", "live977"), ("41", "977"))
+
+
+def test_a_missing_live_value_sends_the_recorded_one_and_says_why(tmp_path: Path) -> None:
+    capture = write(tmp_path / "capture", ORDER)
+    with RecordingServer(Orders(broken=True)) as server:
+        summary = replay_run(capture, server.url, tmp_path / "run", RunSettings())
+        asked = server.requests[-1]
+    assert asked.startswith(b"GET /orders/41?x=%7e HTTP/1.1\r\n")
+    assert by_number(tmp_path / "run")[1].unbound == (
+        "path[1] from POST /orders $.id: answered 500; cookie sid from POST /orders cookie sid: answered 500"
+    )
+    assert by_number(tmp_path / "run")[1].exact
+    assert summary.books["sessions"]["unbound"] == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_shop_stays_logged_in(tmp_path: Path, workers: int) -> None:
+    with shop("old") as target:
+        summary = replay_run(SHOP, target, tmp_path / "run", RunSettings(speed=4, workers=workers))
+    assert _survivors(tmp_path / "run") == (580, 580)
+    assert "unbound" not in summary.books["sessions"]
+    assert summary.books["sessions"]["values bound"] > 400
+
+
+def test_without_bindings_the_shop_turns_its_customers_away(tmp_path: Path) -> None:
+    with shop("old") as target:
+        replay_run(SHOP, target, tmp_path / "run", RunSettings(speed=4, sessions="ordered"))
+    succeeded, recorded = _survivors(tmp_path / "run")
+    assert succeeded < 0.8 * recorded
+    failed = Counter(row.status for row in rows(tmp_path / "run") if (row.status or 500) >= 400)
+    assert failed[401] > 100
+
+
+def _survivors(run: Path) -> tuple[int, int]:
+    """How many of the requests that succeeded in the recording succeeded again, and how many those are."""
+    recorded = {row.exchange_id for row in Dataset.open(SHOP, "capture").rows() if (row.status or 500) < 400}
+    succeeded = {row.exchange_id for row in rows(run) if (row.status or 500) < 400}
+    return len(recorded & succeeded), len(recorded)
+
+
+def test_the_bindings_of_a_capture_are_listed(tmp_path: Path) -> None:
+    config = tmp_path / "replay.toml"
+    config.write_text('[[bind]]\nforbid = "* cookie *"\nto = "* header *"\n')
+    listed = json.loads(replay("inspect", SHOP, "--bindings", "--json", "--config", config).stdout)
+    found = {(rule["maker"], rule["user"]) for rule in listed}
+    assert ("POST /checkout header location path[1]", "GET /orders/{id} path[1]") in found
+    assert ("POST /login cookie session", "* cookie session") in found
+    assert not any(user.startswith("* header") and " cookie " in maker for maker, user in found)
+    assert re.search(r" 243 +6 ", replay("inspect", SHOP, "--bindings").stdout)
