@@ -78,7 +78,14 @@ def test_a_request_waits_for_the_answers_it_had_waited_for(tmp_path: Path) -> No
         ],
     )
     with RecordingServer(behave) as server:
-        replay_run(capture, server.url, tmp_path / "run", RunSettings())
+        replay_run(
+            capture,
+            server.url,
+            tmp_path / "run",
+            RunSettings(
+                writes=("*",),
+            ),
+        )
     found = by_number(tmp_path / "run")
     ended = {n: row.sent_ns + row.duration_ns for n, row in found.items()}
     assert found[2].sent_ns >= ended[0]
@@ -99,7 +106,7 @@ def test_without_sessions_nobody_waits(tmp_path: Path) -> None:
 
     capture = write(tmp_path / "capture", [at(0, 0, 10), at(1, 20, 5)])
     with RecordingServer(behave) as server:
-        replay_run(capture, server.url, tmp_path / "run", RunSettings(sessions="off"))
+        replay_run(capture, server.url, tmp_path / "run", RunSettings(writes=("*",), sessions="off"))
     found = by_number(tmp_path / "run")
     assert found[1].sent_ns < found[0].sent_ns + found[0].duration_ns
 
@@ -113,7 +120,7 @@ def test_what_waits_for_an_answer_that_never_comes_fails_and_is_recorded(tmp_pat
 
     capture = write(tmp_path / "capture", [at(0, 0, 1), at(1, 5, 1), at(2, 8, 1)])
     with RecordingServer(behave) as server:
-        summary = replay_run(capture, server.url, tmp_path / "run", RunSettings(timeout=0.5))
+        summary = replay_run(capture, server.url, tmp_path / "run", RunSettings(writes=("*",), timeout=0.5))
     assert summary.balanced
     assert Counter(row.error or row.status for row in rows(tmp_path / "run")) == {"timeout": 1, 200: 2}
 
@@ -153,7 +160,7 @@ class Orders:
 def test_live_values_and_cookies_take_the_place_of_recorded_ones(tmp_path: Path) -> None:
     capture = write(tmp_path / "capture", ORDER)
     with RecordingServer(Orders()) as server:
-        replay_run(capture, server.url, tmp_path / "run", RunSettings(loop=2))
+        replay_run(capture, server.url, tmp_path / "run", RunSettings(writes=("*",), loop=2))
         asked = [request for request in server.requests if request.startswith(b"GET")]
     expected = b"GET /orders/%d?x=%%7e HTTP/1.1\r\nHost: h\r\nCookie: theme=dark; sid=live%d\r\n\r\n"
     assert asked == [expected % (number, number) for number in (977, 978)]
@@ -167,7 +174,14 @@ def test_live_values_and_cookies_take_the_place_of_recorded_ones(tmp_path: Path)
 def test_a_missing_live_value_sends_the_recorded_one_and_says_why(tmp_path: Path) -> None:
     capture = write(tmp_path / "capture", ORDER)
     with RecordingServer(Orders(broken=True)) as server:
-        summary = replay_run(capture, server.url, tmp_path / "run", RunSettings())
+        summary = replay_run(
+            capture,
+            server.url,
+            tmp_path / "run",
+            RunSettings(
+                writes=("*",),
+            ),
+        )
         asked = server.requests[-1]
     assert asked.startswith(b"GET /orders/41?x=%7e HTTP/1.1\r\n")
     assert by_number(tmp_path / "run")[1].unbound == (
@@ -180,7 +194,9 @@ def test_a_missing_live_value_sends_the_recorded_one_and_says_why(tmp_path: Path
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_shop_stays_logged_in(tmp_path: Path, workers: int) -> None:
     with shop("old") as target:
-        summary = replay_run(SHOP, target, tmp_path / "run", RunSettings(speed=4, workers=workers))
+        summary = replay_run(
+            SHOP, target, tmp_path / "run", RunSettings(writes=("*",), speed=4, workers=workers)
+        )
     assert _survivors(tmp_path / "run") == (580, 580)
     assert "unbound" not in summary.books["sessions"]
     assert summary.books["sessions"]["values bound"] > 400
@@ -188,7 +204,7 @@ def test_the_shop_stays_logged_in(tmp_path: Path, workers: int) -> None:
 
 def test_without_bindings_the_shop_turns_its_customers_away(tmp_path: Path) -> None:
     with shop("old") as target:
-        replay_run(SHOP, target, tmp_path / "run", RunSettings(speed=4, sessions="ordered"))
+        replay_run(SHOP, target, tmp_path / "run", RunSettings(writes=("*",), speed=4, sessions="ordered"))
     succeeded, recorded = _survivors(tmp_path / "run")
     assert succeeded < 0.8 * recorded
     failed = Counter(row.status for row in rows(tmp_path / "run") if (row.status or 500) >= 400)
