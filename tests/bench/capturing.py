@@ -14,6 +14,7 @@ from tests.bench.machine import (
     Server,
     child,
     free_port,
+    move_group,
     nginx,
     run,
     table,
@@ -31,8 +32,9 @@ def cost(scratch: Path, seconds: int) -> str:
         for turn in range(_ROUNDS):
             for name, arguments in _proxies(server, scratch / str(turn)).items():
                 port = free_port()
-                with child([*arguments, *_listening(name, port)], GENERATOR_CORE):
+                with child([*arguments, *_listening(name, port)], GENERATOR_CORE) as process:
                     wait_for(port, 30)
+                    move_group(process.pid, "replay.capture.recorder", SERVER_CORE)
                     rates.setdefault(name, []).append(_through(port, seconds))
     middle = {name: median(values) for name, values in rates.items()}
     bare = middle["mitmdump"]

@@ -6,12 +6,14 @@ import os
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 from deepdiff import DeepDiff
 
 from replay.diff.compare import body_differences, settings
 from replay.diff.lift import lift
+from replay.findings import Difference
 from tests.bench.machine import GENERATOR_CORE, table
 
 _HEADERS = (("Content-Type", "application/json"),)
@@ -28,13 +30,14 @@ def speed(pairs: int) -> str:
         ("one field differs", _changed),
     ):
         documents = [made(_document(random.Random(n)), n) for n in range(pairs)]
+        assert len(_compared(*documents[0])) == (made is _changed)
         ours = _rate(documents, _compared)
         plain = _rate(documents[: max(50, pairs // 40)], _deepdiff)
         rows.append([name, f"{ours:,.0f}", f"{plain:,.0f}", f"{ours / plain:,.0f}"])
     return table(("pairs of 1 KB JSON", "replay diff, pairs/s", "DeepDiff, pairs/s", "ratio"), rows)
 
 
-def _compared(left: bytes, right: bytes) -> object:
+def _compared(left: bytes, right: bytes) -> list[Difference]:
     return body_differences(lift(left, _HEADERS), lift(right, _HEADERS))
 
 
@@ -42,7 +45,7 @@ def _deepdiff(left: bytes, right: bytes) -> object:
     return DeepDiff(orjson.loads(left), orjson.loads(right), **settings())
 
 
-def _rate(pairs: list[Pair], compare: Callable[[bytes, bytes], object]) -> float:
+def _rate(pairs: list[Pair], compare: Callable[[bytes, bytes], Any]) -> float:
     began = time.perf_counter()
     for left, right in pairs:
         compare(left, right)

@@ -105,6 +105,18 @@ def run(arguments: Sequence[str], core: int | None = GENERATOR_CORE, timeout: fl
     return done.stdout
 
 
+def move_group(group: int, word: str, core: int) -> None:
+    """Pin those processes of a group whose command line holds `word` to another core."""
+    for entry in Path("/proc").iterdir():
+        try:
+            mine = entry.name.isdigit() and os.getpgid(int(entry.name)) == group
+            if mine and word.encode() in (entry / "cmdline").read_bytes():
+                for thread in (entry / "task").iterdir():
+                    os.sched_setaffinity(int(thread.name), {core})
+        except OSError:
+            continue  # it ended meanwhile
+
+
 def peak_mb(arguments: Sequence[str], core: int | None = GENERATOR_CORE) -> float:
     """Run to the end; the largest resident set of any process of it, in MB (Linux counts it in KB)."""
     code = (
