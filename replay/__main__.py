@@ -2,4 +2,6 @@
 
 from replay.cli import main
 
-main()
+if __name__ == "__main__":
+    # Worker processes import this module anew, under another name.
+    main()

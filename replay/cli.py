@@ -141,7 +141,10 @@ def import_(
 
 @app.command()
 def diff(
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="the old build's run")],
+    baseline: Annotated[
+        Path,
+        typer.Argument(metavar="BASELINE", help="the old build's run, or a capture: production's answers"),
+    ],
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="the new build's run")],
     control: Annotated[
         Path | None, typer.Option(metavar="RUN", help="a second run of the old build: tells what is noise")
@@ -156,6 +159,10 @@ def diff(
     ] = None,
     openmetrics: Annotated[
         Path | None, typer.Option("--openmetrics", metavar="FILE", help="write metrics for Prometheus")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="processes that share the work [default: the cores]"),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -173,7 +180,7 @@ def diff(
         {"baseline": baseline, "control": control, "candidate": candidate},
     )
     fidelities = fidelities_of(runs, fidelity_limits(configured))
-    report = invalidated(diff_runs(baseline, candidate, control, settings), fidelities.items())
+    report = invalidated(diff_runs(baseline, candidate, control, settings, jobs), fidelities.items())
     asked = {"html": html, "json": json, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     files = {form: path for form, path in asked.items() if path is not None}
     if "-" not in map(str, files.values()):

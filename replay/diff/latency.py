@@ -59,6 +59,13 @@ class Latencies:
         elif entry > kept[0]:
             heapq.heapreplace(kept, entry)
 
+    def absorb(self, other: Latencies) -> None:
+        """Add the times of other exchanges: of both samples the lowest hashes stay."""
+        for name, seen in other._seen.items():
+            self._seen[name] = self._seen.get(name, 0) + seen
+            self._kept[name] = heapq.nlargest(SAMPLE, [*self._kept.get(name, ()), *other._kept[name]])
+            heapq.heapify(self._kept[name])
+
     def rows(self, settings: LatencySettings) -> tuple[LatencyRow, ...]:
         """One row for each endpoint and quantile that has enough exchanges, the slowed ones first."""
         error = settings.level / max(1, len(self._kept) * len(settings.quantiles))

@@ -95,6 +95,13 @@ class Accounts:
         self.unpaired[reason] += 1
         return False
 
+    def absorb(self, other: Accounts) -> None:
+        """Add the books of other exchanges."""
+        self.exchanges += other.exchanges
+        self.paired += other.paired
+        self.failed.update(other.failed)
+        self.unpaired.update(other.unpaired)
+
     def close(self) -> PairBook:
         return PairBook(self.exchanges, self.paired, dict(sorted(self.unpaired.items())))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -33,6 +33,11 @@ class Rule:
     endpoint: str
     path: re.Pattern[str]
     excuse: Excuse
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What excuses a difference is a closure: another process compiles its own.
+        return compile_rule, (dict(self.raw),)
 
 
 def _ignore(given: Any) -> Excuse:
@@ -122,7 +127,7 @@ def compile_rule(raw: Mapping[str, Any], where: str = "diff.rule") -> Rule:
         raise ConfigError(f"{where} ({raw['path']}): {action} {error}") from None
     argument = "" if raw[action] is True else f" {raw[action]}"
     scope = "" if endpoint == "*" else f" on {endpoint}"
-    return Rule(f"{action}{argument} {raw['path']}{scope}", action, endpoint, path, excuse)
+    return Rule(f"{action}{argument} {raw['path']}{scope}", action, endpoint, path, excuse, dict(raw))
 
 
 def compile_rules(raws: Sequence[Mapping[str, Any]]) -> tuple[Rule, ...]:

@@ -2,57 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from replay.diff.accepted import accept
 from replay.diff.answers import Answer, Comparer
-from replay.diff.latency import Latencies
+from replay.diff.latency import LatencySettings
 from replay.diff.pairs import Accounts, Trio
+from replay.diff.partial import Partial
 from replay.diff.settings import DiffSettings
-from replay.diff.tally import Tally
+from replay.diff.tally import rank
 from replay.diff.verdict import count, verdict
-from replay.findings import INVALID, Difference, Report, RuleUse
+from replay.findings import INVALID, REGRESSION, SUSPECT, Difference, Finding, Report, RuleUse
 
 NO_CONTROL = "no control run: noise is not known, so every difference counts as the build's"
 
+CAPTURED = (
+    "the baseline is a capture, what production answered: times to answer are not compared, and a difference may"
+    " be the environment's, its data's or the proxy's as well as the build's; values, order and headers that"
+    " differ are suspects at most without a control run of the old build"
+)
+
 MAX_NOTES = 8
+_TELLING = ("error", "status", "missing", "extra", "type")
 
 
 class Comparison:
     """Adds up what trios of answers say. Memory grows with endpoints and fields, not with exchanges."""
 
-    def __init__(self, settings: DiffSettings, has_control: bool) -> None:
+    def __init__(self, settings: DiffSettings, has_control: bool, captured: bool = False) -> None:
+        """`captured`: the baseline is no run, but what production answered."""
         self.settings = settings
         self.has_control = has_control
+        self.captured = captured
         self.comparer = Comparer(settings.compare)
-        self.tally = Tally()
-        self.latencies = Latencies()
-        self.accounts = Accounts("candidate")
-        self.control_accounts = Accounts("control")
+        self.sums = Partial([0] * len(settings.compare.rules))
+
+    @property
+    def accounts(self) -> Accounts:
+        return self.sums.accounts
+
+    def partial(self) -> Partial:
+        """All that was added so far, for another comparison of the same settings to `absorb`."""
+        self.sums.matched = list(self.comparer.book.matched)
+        self.sums.notes = self.comparer.notes
+        self.sums.tally.fold()
+        return self.sums
+
+    def absorb(self, partial: Partial) -> None:
+        """Add what was counted elsewhere, of other exchanges. The order makes no difference."""
+        mine = self.partial()
+        mine.absorb(partial)
+        self.comparer.book.matched = mine.matched
 
     def add(self, trio: Trio) -> None:
         """Book, compare and count one exchange."""
         baseline, candidate, control = trio
-        paired = self.accounts.enter(baseline, candidate)
-        controlled = self.has_control and self.control_accounts.enter(baseline, control)
+        sums = self.sums
+        if self.captured and candidate is None and control is None:
+            # A run may be of a part of the capture; what it planned is in it, sent or not.
+            sums.left_out += 1
+            return
+        paired = sums.accounts.enter(baseline, candidate)
+        controlled = self.has_control and sums.control_accounts.enter(baseline, control)
         if baseline is None or not (paired or controlled):
             return
-        self.tally.add(
+        sums.tally.add(
             baseline,
             self._compare(baseline, candidate) if paired else None,
             self._compare(baseline, control) if controlled else None,
         )
-        if paired and candidate is not None and self.settings.latency is not None:
-            self.latencies.add(baseline, candidate, control if controlled else None)
+        if paired and candidate is not None and self._latency is not None:
+            sums.latencies.add(baseline, candidate, control if controlled else None)
 
     def _compare(self, left: Answer, right: Answer | None) -> list[Difference]:
         return [] if right is None else self.comparer.differences(left, right)
 
+    @property
+    def _latency(self) -> LatencySettings | None:
+        return None if self.captured else self.settings.latency
+
     def report(self, baseline: str, candidate: str, control: str | None) -> Report:
         """Judge what was counted."""
-        findings = self.tally.findings(self.settings.judge, self.has_control)
-        latency = self.latencies.rows(self.settings.latency) if self.settings.latency else ()
+        sums = self.partial()
+        findings = sums.tally.findings(self.settings.judge, self.has_control)
+        if self.captured and not self.has_control:
+            findings = tuple(sorted(map(_of_a_capture, findings), key=rank))
+        latency = sums.latencies.rows(self._latency) if self._latency else ()
         invalid = self._invalid()
         judged, reasons = (INVALID, invalid) if invalid else verdict(findings, latency, self.accounts.paired)
-        book = self.comparer.book
         report = Report(
             verdict=judged,
             reasons=reasons,
@@ -61,20 +98,24 @@ class Comparison:
             control=control,
             findings=findings,
             latency=latency,
-            endpoints=self.tally.endpoints(),
+            endpoints=sums.tally.endpoints(),
             book=self.accounts.close(),
-            control_book=self.control_accounts.close() if self.has_control else None,
+            control_book=self.sums.control_accounts.close() if self.has_control else None,
             rules=tuple(
-                RuleUse(rule.text, count) for rule, count in zip(book.rules, book.matched, strict=True)
+                RuleUse(rule.text, matched)
+                for rule, matched in zip(self.comparer.book.rules, sums.matched, strict=True)
             ),
             notes=self._notes(),
         )
         return accept(report, self.settings.accepted, self.settings.today)
 
     def _notes(self) -> tuple[str, ...]:
-        odd = self.comparer.notes.most_common(MAX_NOTES)
+        odd = sorted(self.sums.notes.items(), key=lambda item: (-item[1], item[0]))[:MAX_NOTES]
+        left_out = count(self.sums.left_out, "exchange")
         return (
+            *((CAPTURED,) if self.captured else ()),
             *(() if self.has_control else (NO_CONTROL,)),
+            *((f"{left_out} of the capture left out of the run",) if self.sums.left_out else ()),
             *(f"{count(number, 'body', 'bodies')}: {note}" for note, number in odd),
         )
 
@@ -96,6 +137,15 @@ class Comparison:
                 f"the baseline failed {failed:,} of {accounts.exchanges:,} exchanges "
                 f"({failed / accounts.exchanges:.1%}; at most {self.settings.max_failed:.0%} is judged)"
             )
-        if self.has_control and not self.control_accounts.paired:
+        if self.has_control and not self.sums.control_accounts.paired:
             reasons.append("the control has no exchange of the baseline: was it made from the same capture?")
         return tuple(reasons)
+
+
+def _of_a_capture(finding: Finding) -> Finding:
+    """Production's values, order and headers may be others by nature: what tells is the outcome and the shape."""
+    if finding.judgement != REGRESSION or (
+        finding.kind in _TELLING and not finding.path.startswith("headers.")
+    ):
+        return finding
+    return replace(finding, judgement=SUSPECT, reason="production's may be another by nature")

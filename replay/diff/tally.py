@@ -7,6 +7,7 @@ each exchange says which build was the odd one out (see `replay.diff.noise`).
 from __future__ import annotations
 
 import zlib
+from bisect import insort
 from collections.abc import Sequence
 
 from replay.diff.answers import Answer
@@ -17,7 +18,9 @@ from replay.findings import JUDGEMENTS, KINDS, Difference, EndpointRow, Example,
 
 EXAMPLES = 3
 MAX_PLACES = 4000
-"""Places of one endpoint that are told apart; beyond, differences count at `$..`: data became keys there."""
+"""Places of one endpoint that are told apart, those with the shortest paths; the others count at `$..`: data
+became keys there."""
+_ANYWHERE = "$.."
 
 Place = tuple[str, str]
 Differences = Sequence[Difference]
@@ -47,6 +50,33 @@ class Cell:
         self.sessions = 0
         self.examples: list[tuple[bool, Example]] = []
 
+    def wants(self, odd: bool, answer: Answer) -> bool:
+        """Whether an example of this exchange would be kept: most would not, and need not be written."""
+        if len(self.examples) < EXAMPLES:
+            return True
+        last_odd, last = self.examples[-1]
+        return (not odd, answer.exchange_id, answer.lap) < (not last_odd, last.exchange_id, last.lap)
+
+    def keep(self, odd: bool, example: Example) -> None:
+        """Keep the first few in the order of exchanges, those before all in which only the candidate differs."""
+        insort(self.examples, (odd, example), key=_first)
+        del self.examples[EXAMPLES:]
+
+    def absorb(self, other: Cell) -> None:
+        self.differing += other.differing
+        self.control_differing += other.control_differing
+        self.odd_candidate += other.odd_candidate
+        self.odd_control += other.odd_control
+        self.odd_baseline += other.odd_baseline
+        self.sessions |= other.sessions
+        for odd, example in other.examples:
+            self.keep(odd, example)
+
+
+def _first(kept: tuple[bool, Example]) -> tuple[bool, str, int, str, str, str]:
+    odd, example = kept
+    return (not odd, example.exchange_id, example.lap, example.path, example.left, example.right)
+
 
 class _Endpoint:
     __slots__ = ("alike", "cells", "control_pairs", "pairs", "sessions", "trios")
@@ -62,10 +92,34 @@ class _Endpoint:
     def cell(self, place: Place) -> Cell:
         cell = self.cells.get(place)
         if cell is None:
-            if len(self.cells) >= MAX_PLACES:
-                place = ("$..", place[1])
-            cell = self.cells.setdefault(place, Cell())
+            if len(self.cells) >= 2 * MAX_PLACES:
+                self.fold()
+            cell = self.cells[place] = Cell()
         return cell
+
+    def fold(self) -> None:
+        """Leave the places with the shortest paths, the rest being one for each kind.
+
+        Which they are does not depend on when this is done, nor on how exchanges are shared out: a place
+        that is among the shortest of all is so among any part of them.
+        """
+        places = sorted((place for place in self.cells if place[0] != _ANYWHERE), key=_shortest)
+        for place in places[MAX_PLACES:]:
+            cell = self.cells.pop(place)
+            self.cells.setdefault((_ANYWHERE, place[1]), Cell()).absorb(cell)
+
+    def absorb(self, other: _Endpoint) -> None:
+        self.pairs += other.pairs
+        self.control_pairs += other.control_pairs
+        self.trios += other.trios
+        self.alike += other.alike
+        self.sessions |= other.sessions
+        for place, cell in other.cells.items():
+            self.cell(place).absorb(cell)
+
+
+def _shortest(place: Place) -> tuple[int, Place]:
+    return len(place[0]), place
 
 
 class Tally:
@@ -120,6 +174,16 @@ class Tally:
                 # Only the baseline has it otherwise. What is extra to it would be missing to the others.
                 endpoint.cell((place[0], _MIRROR.get(place[1], place[1]))).odd_baseline += 1
 
+    def absorb(self, other: Tally) -> None:
+        """Add what was counted of other exchanges."""
+        for name, entry in other._endpoints.items():
+            self._endpoints.setdefault(name, _Endpoint()).absorb(entry)
+
+    def fold(self) -> None:
+        """Bound the places of every endpoint: see `MAX_PLACES`."""
+        for entry in self._endpoints.values():
+            entry.fold()
+
     @property
     def trios(self) -> int:
         return sum(endpoint.trios for endpoint in self._endpoints.values())
@@ -138,6 +202,7 @@ class Tally:
 
     def findings(self, settings: JudgeSettings, has_control: bool) -> tuple[Finding, ...]:
         """All findings judged, the ones to look at first in front."""
+        self.fold()
         cells = [
             (name, place, entry, cell)
             for name, entry in sorted(self._endpoints.items())
@@ -170,9 +235,7 @@ def _same(left: list[Difference], right: list[Difference]) -> bool:
 
 
 def _keep_example(cell: Cell, answer: Answer, difference: Difference, odd: bool) -> None:
-    """Keep the first few, and prefer those in which only the candidate differs."""
-    full = len(cell.examples) >= EXAMPLES
-    if full and (not odd or cell.examples[-1][0]):
+    if not cell.wants(odd, answer):
         return
     example = Example(
         answer.exchange_id,
@@ -181,10 +244,7 @@ def _keep_example(cell: Cell, answer: Answer, difference: Difference, odd: bool)
         _side(difference, "extra"),
         _side(difference, "missing"),
     )
-    if full:
-        cell.examples.pop()
-    place = sum(kept for kept, _ in cell.examples) if odd else len(cell.examples)
-    cell.examples.insert(place, (odd, example))
+    cell.keep(odd, example)
 
 
 def _side(difference: Difference, absent: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ class Dataset:
         """Rows in the dataset."""
         return sum(_footer(path).num_rows for path in self.parts)
 
+    def spans(self, key: str) -> Iterator[tuple[Any, Any, int]]:
+        """Of every row group the smallest and the largest `key`, and its size in bytes, uncompressed."""
+        for path in self.parts:
+            footer = _footer(path)
+            leaf = _leaf(footer, key)
+            for index in range(footer.num_row_groups):
+                group = footer.row_group(index)
+                yield _lowest(footer, index, leaf), group.column(leaf).statistics.max, group.total_byte_size
+
     def batches(
         self,
         columns: Sequence[str] | None = None,
@@ -105,8 +115,7 @@ class Dataset:
         groups = []
         for path in self.parts:
             footer = _footer(path)
-            # The column's place among the leaves, where headers count as two.
-            leaf = [footer.schema.column(i).path for i in range(footer.num_columns)].index(key)
+            leaf = _leaf(footer, key)
             fragment = ds.ParquetFileFormat().make_fragment(str(path), LocalFileSystem())
             for group in fragment.split_by_row_group(where, schema=KINDS[self.kind]):
                 index = group.row_groups[0].id
@@ -163,6 +172,11 @@ def _split(tables: list[pa.Table], key: str, watermark: Any) -> tuple[list[pa.Ta
     return below, rest
 
 
+def _leaf(footer: pq.FileMetaData, key: str) -> int:
+    """The column's place among the leaves, where headers count as two."""
+    return [footer.schema.column(i).path for i in range(footer.num_columns)].index(key)
+
+
 def _lowest(footer: pq.FileMetaData, group: int, leaf: int) -> Any:
     statistics = footer.row_group(group).column(leaf).statistics
     if statistics is None or not statistics.has_min_max:
@@ -173,9 +187,15 @@ def _lowest(footer: pq.FileMetaData, group: int, leaf: int) -> Any:
 
 def _footer(path: Path) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(path)
+        return _known_footer(path, path.stat().st_mtime_ns)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is damaged: {_first_line(error)}") from None
+
+
+@lru_cache(maxsize=4096)
+def _known_footer(path: Path, changed_at: int) -> pq.FileMetaData:
+    """Part files appear whole and do not change; a long comparison asks for them again and again."""
+    return pq.read_metadata(path)
 
 
 def _first_line(error: Exception) -> str:

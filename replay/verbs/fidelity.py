@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from replay.errors import InputError
 from replay.findings import Fidelity
 from replay.report.fidelity import LATE_NS, FidelityLimits, Measures, judge
+from replay.store import metadata
 from replay.store.reader import Dataset
 
 _SECOND = 1_000_000_000
@@ -51,8 +52,12 @@ def fidelity_of(run: Path, limits: FidelityLimits | None = None) -> Fidelity:
 def fidelities_of(
     runs: Mapping[str, Path | None], limits: FidelityLimits | None = None
 ) -> dict[str, Fidelity]:
-    """How faithful each run was, by its role; a role without a run is left out."""
-    return {role: fidelity_of(run, limits) for role, run in runs.items() if run is not None}
+    """How faithful each run was, by its role; a role without a run is left out, and so is a capture as baseline."""
+    return {
+        role: fidelity_of(run, limits)
+        for role, run in runs.items()
+        if run is not None and not (role == "baseline" and metadata.kind_of(run) == "capture")
+    }
 
 
 @dataclass(slots=True)

@@ -146,9 +146,10 @@ def around(
     """A report with what the runs it names have to say besides; `fidelities` by role, as far as measured."""
     settings = settings or DiffSettings()
     runs = {BASELINE: report.baseline, CONTROL: report.control, CANDIDATE: report.candidate}
-    datasets = {role: Dataset.open(Path(path), "run") for role, path in runs.items() if path is not None}
+    sides = {role: Dataset.open(Path(path)) for role, path in runs.items() if path is not None}
+    datasets = {role: side for role, side in sides.items() if side.kind == "run"}
     measured = fidelities or {}
-    capture = captured_from(datasets[BASELINE])
+    capture = captured_from(datasets[BASELINE]) if BASELINE in datasets else sides[BASELINE]
     facts = tuple(_facts(role, run, measured.get(role)) for role, run in datasets.items())
     curves, errors = _times_and_errors(datasets)
     return Dossier(
@@ -162,9 +163,9 @@ def around(
         curves=curves,
         errors=errors,
         mix=_mix(capture, datasets),
-        drift=_drift(capture, datasets[BASELINE], settings) if capture else (),
+        drift=_drift(capture, datasets[BASELINE], settings) if capture and BASELINE in datasets else (),
         requests=_requests(report, capture, datasets[CANDIDATE]),
-        contexts=_contexts(report, datasets),
+        contexts=_contexts(report, sides),
     )
 
 
@@ -276,21 +277,6 @@ def _curve(endpoint: str, role: str, sample: _Sample) -> LatencyCurve:
 # --- staging against production --------------------------------------------------------------------
 
 
-_CAPTURED = (
-    *("exchange_id", "session_id", "endpoint", "status", "response_headers", "response_body"),
-    *("response_size", "truncated", "error", "duration_ns"),
-)
-
-
-def _captured_answers(capture: Dataset) -> Iterator[Answer]:
-    """What production answered, as if it were a run."""
-    for batch in capture.batches(_CAPTURED, order_by=("exchange_id",)):
-        for eid, session, endpoint, status, headers, body, size, cut, error, duration in to_rows(batch):
-            yield Answer(
-                eid, 0, session, endpoint, status, headers, body, size, cut, error, None, 0, 0, duration
-            )
-
-
 class _Drift:
     """One endpoint's sums."""
 
@@ -309,10 +295,10 @@ def _drift(capture: Dataset, baseline: Dataset, settings: DiffSettings) -> tuple
     Values are others by nature (secrets are pseudonyms, time has passed): what counts is whether staging
     answers with the same status, the same fields of the same types, and about as much as fast.
     """
-    comparison = Comparison(replace(settings, latency=None), has_control=False)
+    comparison = Comparison(replace(settings, latency=None, accepted=()), has_control=False)
     sums: dict[str, _Drift] = defaultdict(_Drift)
     first_lap = (answer for answer in answers(baseline) if answer.lap == 0)
-    for number, trio in enumerate(join(_captured_answers(capture), first_lap)):
+    for number, trio in enumerate(join(answers(capture), first_lap)):
         if number >= _DRIFT_PAIRS:
             break
         old, new, _ = trio

@@ -185,8 +185,10 @@ def _answer(result: Result | None) -> Answer:
     return Answer._make(getattr(result, name) for name in Answer._fields)
 
 
-def shown_answer(result: Result, name: str = "", differences: tuple[Any, ...] = ()) -> Answered:
-    """What a run got, its body as lines."""
+def shown_answer(result: Result | Exchange, name: str = "", differences: tuple[Any, ...] = ()) -> Answered:
+    """What a run got, or production answered, its body as lines."""
+    if isinstance(result, Exchange):
+        return _production(result)
     body, notes = _body(result.response_body, result.response_size, result.response_headers, result.truncated)
     return Answered(name, _outcome(result), result.response_headers, body, notes, differences)
 

@@ -1,0 +1,157 @@
+"""A comparison in pieces: each of a bounded size, any number at a time, the same result however they are shared.
+
+Exchanges are cut into ranges of their ids, which sort by time as the files do, so that a piece reads few row
+groups besides its own. (A hash of the id would spread every piece over every file.) Where the cuts are depends
+on the data alone, never on the number of jobs.
+
+`compare` makes a `Partial` of one `Partition`; both can be pickled, and partials merge in any order: a pool of
+processes here, a cluster elsewhere.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow.dataset as ds
+
+from replay.diff.answers import Answer
+from replay.diff.pairs import join
+from replay.diff.partial import Partial
+from replay.diff.session import Comparison
+from replay.diff.settings import DiffSettings
+from replay.store.reader import Dataset, to_rows
+
+PARTITION_BYTES = 64 << 20
+"""About what one partition holds of all its runs together, uncompressed."""
+
+_ENOUGH_FOR_A_POOL = 4
+_ORDER = ("exchange_id", "lap")
+_CAPTURED = (
+    *("exchange_id", "session_id", "endpoint", "status", "response_headers", "response_body"),
+    *("response_size", "truncated", "error", "duration_ns"),
+)
+
+Span = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one side's answers are: a run, or a capture, which has what production answered."""
+
+    path: Path
+    kind: str
+
+    def answers(self, where: ds.Expression | None = None) -> Iterator[Answer]:
+        """Its answers by exchange and lap."""
+        dataset = Dataset(self.path, self.kind, {})
+        if self.kind == "run":
+            for batch in dataset.batches(Answer._fields, where, _ORDER):
+                yield from map(Answer._make, to_rows(batch))
+            return
+        for batch in dataset.batches(_CAPTURED, where, _ORDER[:1]):
+            for eid, session, endpoint, status, headers, body, size, cut, error, duration in to_rows(batch):
+                yield Answer(
+                    eid, 0, session, endpoint, status, headers, body, size, cut, error, None, 0, 0, duration
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The exchanges from `low` on and before `high` (`None`: open), of two or three sides."""
+
+    sources: tuple[Source, ...]
+    settings: DiffSettings
+    low: str | None = None
+    high: str | None = None
+
+
+def partitions(sources: Sequence[Source], settings: DiffSettings) -> list[Partition]:
+    """All exchanges of these sides, in partitions of about `PARTITION_BYTES`."""
+    spans = [span for side in sources for span in Dataset(side.path, side.kind, {}).spans("exchange_id")]
+    edges = [None, *cuts(spans, PARTITION_BYTES), None]
+    return [Partition(tuple(sources), settings, *edge) for edge in pairwise(edges)]
+
+
+def compare(partition: Partition) -> Partial:
+    """The tallies of one partition, read from disk in the memory of one partition."""
+    comparison = beginning(partition.sources, partition.settings)
+    where = _within(partition.low, partition.high)
+    sides = [side.answers(where) for side in partition.sources]
+    if comparison.captured:
+        sides[1:] = [_first_lap(side) for side in sides[1:]]
+    for trio in join(*sides):
+        comparison.add(trio)
+    return comparison.partial()
+
+
+def compare_all(sources: Sequence[Source], settings: DiffSettings, jobs: int | None = None) -> Comparison:
+    """The whole comparison, shared by `jobs` processes; `None`: as many as there are cores, where it is worth it."""
+    comparison = beginning(sources, settings)
+    tasks = partitions(sources, settings)
+    if jobs is None:
+        jobs = len(os.sched_getaffinity(0)) if len(tasks) >= _ENOUGH_FOR_A_POOL else 1
+    for partial in map(compare, tasks) if jobs == 1 or len(tasks) == 1 else _pooled(tasks, jobs):
+        comparison.absorb(partial)
+    return comparison
+
+
+def beginning(sources: Sequence[Source], settings: DiffSettings) -> Comparison:
+    """A comparison of these sides, nothing added yet."""
+    return Comparison(settings, has_control=len(sources) > 2, captured=sources[0].kind == "capture")
+
+
+def cuts(spans: Iterable[Span], size: int) -> list[str]:
+    """Where to cut keys so that about `size` bytes lie between two cuts.
+
+    A span (lowest key, highest key, bytes) is taken to be even: it spreads its bytes over the edges of all
+    spans that it covers.
+    """
+    known = list(spans)
+    edges = sorted({edge for low, high, _ in known for edge in (low, high)})
+    filled = [0.0] * len(edges)
+    for low, high, nbytes in known:
+        first, last = bisect_left(edges, low), bisect_left(edges, high)
+        for place in range(first, max(last, first + 1)):
+            filled[place] += nbytes / max(1, last - first)
+    found, gathered = [], 0.0
+    for edge, weight in zip(edges, filled, strict=True):
+        if gathered and gathered + weight > size:
+            found.append(edge)
+            gathered = 0.0
+        gathered += weight
+    return found
+
+
+def _pooled(tasks: Sequence[Partition], jobs: int) -> Iterator[Partial]:
+    # Spawned, not forked: Arrow has threads, and a fork would keep their locks.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(tasks)), context, _ignore_interrupts) as pool:
+        try:
+            yield from pool.map(compare, tasks)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C comes to the whole group: the one who shares out the work decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _first_lap(answers: Iterable[Answer]) -> Iterator[Answer]:
+    return (answer for answer in answers if answer.lap == 0)
+
+
+def _within(low: str | None, high: str | None) -> ds.Expression | None:
+    field = ds.field("exchange_id")
+    if low is None:
+        return None if high is None else field < high
+    return field >= low if high is None else (field >= low) & (field < high)
