@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from replay.findings import Check, Fidelity, Report
+from replay.findings import REGRESSION, Check, Example, Fidelity, Report
 from replay.report.dossier import (
     ALL,
     BASELINE,
@@ -19,8 +19,9 @@ from replay.report.dossier import (
     Percentile,
     RunFacts,
 )
+from replay.report.exchange import Line
 
-from .reports import FULL
+from .reports import FULL, HOSTILE, finding
 
 HELD = Check("lag p99", 0.4, 50.0, "ms", True, "use more workers")
 BROKEN = replace(HELD, value=80.0, held=False)
@@ -78,4 +79,39 @@ def dossier(report: Report = FULL, candidate_ms: float = 10.0, failed: int = 0, 
             ),
         ),
         requests={"x-1": Asking("GET /search?q=a HTTP/1.1", "curl 'http://127.0.0.1:1/search?q=a'")},
+    )
+
+
+SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"><svg/onload=alert(3)>"
+
+
+def hostile() -> Dossier:
+    """A dossier with a script wherever a build, or a file's name, may put a text."""
+    bad = finding(
+        REGRESSION, f"$.{SCRIPT}", endpoint=f"GET /{SCRIPT}",
+        examples=(Example("x-1", 2, SCRIPT, SCRIPT, HOSTILE),), reason=SCRIPT,
+    )  # fmt: skip
+    report = replace(
+        FULL, findings=(bad,), notes=(SCRIPT,), reasons=(SCRIPT,), candidate=SCRIPT,
+        latency=tuple(replace(row, endpoint=SCRIPT) for row in FULL.latency),
+        rules=(replace(FULL.rules[0], rule=SCRIPT),), ignored={SCRIPT: 1},
+    )  # fmt: skip
+    full = dossier(report)
+    return replace(
+        full,
+        title=SCRIPT,
+        capture=SCRIPT,
+        limits=(replace(BROKEN, name=SCRIPT),),
+        runs=tuple(
+            replace(facts, target=SCRIPT, failed={SCRIPT: 0}, statuses={SCRIPT: 1}) for facts in full.runs
+        ),
+        curves=tuple(replace(one, endpoint=SCRIPT) for one in full.curves),
+        errors=tuple(replace(row, endpoint=SCRIPT, kind=SCRIPT) for row in full.errors),
+        mix=(MixRow(SCRIPT, 3, {BASELINE: 3}),),
+        drift=tuple(
+            replace(row, endpoint=SCRIPT, statuses=SCRIPT, paths=(SCRIPT,), example=SCRIPT)
+            for row in full.drift
+        ),
+        requests={"x-1": Asking(SCRIPT, SCRIPT)},
+        contexts={bad.id: ((Line(SCRIPT, ""), Line(HOSTILE, ""), True), (None, Line(SCRIPT, ""), False))},
     )
