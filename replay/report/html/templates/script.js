@@ -8,6 +8,7 @@
   const openAll = document.getElementById("open-all");
   const fields = form.elements;
   const texts = new Map();
+  const opened = new Set();
 
   const text = (card) => {
     if (!texts.has(card)) texts.set(card, card.textContent.toLowerCase());
@@ -16,7 +17,7 @@
   const wanted = (card) =>
     ["endpoint", "kind", "judgement"].every((name) => !fields[name].value || card.dataset[name] === fields[name].value)
     && (!fields.text.value || text(card).includes(fields.text.value.toLowerCase()));
-  const shown = () => cards.filter((card) => card.getClientRects().length);
+  const shown = () => cards.filter((card) => card.checkVisibility());
 
   const filter = () => {
     const filtered = ["text", "endpoint", "kind", "judgement"].some((name) => fields[name].value);
@@ -29,7 +30,10 @@
     for (const group of groups) {
       const any = group.querySelector("li:not([hidden]) > details.card");
       group.hidden = !any;
-      if (group.tagName === "DETAILS" && any && filtered) group.open = true;
+      // What a filter has opened closes again without it.
+      if (group.tagName !== "DETAILS") continue;
+      if (filtered && any && !group.open) { group.open = true; opened.add(group); }
+      if (!filtered && opened.delete(group)) group.open = false;
     }
     count.textContent = found === cards.length
       ? `${cards.length} findings`
@@ -44,9 +48,9 @@
     summary.focus();
     summary.scrollIntoView({ block: "nearest" });
   };
-  const clear = () => { form.reset(); };
 
   form.addEventListener("input", filter);
+  form.addEventListener("change", filter);
   form.addEventListener("reset", () => setTimeout(filter));
   form.addEventListener("submit", (event) => event.preventDefault());
   openAll.addEventListener("click", () => {
@@ -57,7 +61,7 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape") { clear(); document.activeElement.blur(); return; }
+    if (event.key === "Escape") { form.reset(); document.activeElement.blur(); return; }
     if (event.target.closest("input, select, textarea")) return;
     const act = { "/": () => fields.text.focus(), j: () => step(1), k: () => step(-1) }[event.key];
     if (act) { event.preventDefault(); act(); }
