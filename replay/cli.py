@@ -366,6 +366,12 @@ def run_(
     host_header: Annotated[
         str | None, typer.Option(metavar="keep|target", help="keep the recorded Host, or set the target's")
     ] = None,
+    tag: Annotated[
+        str | None, typer.Option(metavar="HEADER", help="carries each exchange_id, for the target's own logs")
+    ] = None,
+    spin: Annotated[
+        float | None, typer.Option(help="seconds to spin before a deadline; 0: never [default: 0.0015]")
+    ] = None,
     set_header: Annotated[
         list[str] | None, typer.Option(metavar="NAME:VALUE", help="set in every request")
     ] = None,
@@ -423,6 +429,8 @@ def run_(
         include=_tuple(include),
         exclude=_tuple(exclude),
         host_header=host_header,
+        tag=tag,
+        spin=spin,
         set_headers=None if not set_header else tuple(parse_header(text) for text in set_header),
         remove_headers=_tuple(remove_header),
         connections=connections,

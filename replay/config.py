@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ from replay.diff.rules import compile_rules
 from replay.diff.settings import DiffSettings
 from replay.errors import ConfigError, UsageError
 from replay.plan.correlate import Wish, wishes
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""The name of a header (RFC 9110, 5.6.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class RunSettings:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     host_header: str = "keep"
+    tag: str | None = None
+    """A header to carry each arrival's exchange_id, for the target's own logs."""
+    spin: float = 0.0015
+    """Seconds before a deadline that are spent spinning, because timers are coarser than that; 0: never."""
     set_headers: tuple[tuple[str, str], ...] = ()
     remove_headers: tuple[str, ...] = ()
     connections: str = "recorded"
@@ -77,6 +85,10 @@ class RunSettings:
             raise UsageError(f"--concurrency {self.concurrency} must be at least 1")
         if self.loop == 0 and self.duration is None:
             raise UsageError("--loop 0 runs for ever: say how long with --duration")
+        if self.spin < 0:
+            raise UsageError(f"--spin {self.spin:g} must not be negative: it is in seconds")
+        if self.tag is not None and not _TOKEN.fullmatch(self.tag):
+            raise UsageError(f"--tag {self.tag!r} is not the name of a header")
         for option in ("timeout", "duration", "speed"):
             value = getattr(self, option)
             if value is not None and not value > 0:

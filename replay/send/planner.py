@@ -11,7 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -145,7 +145,8 @@ class Planner:
             left[connection_id] -= 1
             if share_of(session_id, self._order.shares) != self._order.share:
                 continue
-            wire = serialise(Request(method, target, host, version, headers, body, size), self._changes)
+            changes = self._changes if self._settings.tag is None else self._tagged(exchange_id)
+            wire = serialise(Request(method, target, host, version, headers, body, size), changes)
             seen = Seen(
                 *(exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body),
                 *(answer or (None, (), None)),
@@ -166,6 +167,10 @@ class Planner:
                 **tie._asdict(),
             )
         return recorded if first is not None else None
+
+    def _tagged(self, exchange_id: str) -> Changes:
+        assert self._settings.tag is not None
+        return replace(self._changes, set=(*self._changes.set, (self._settings.tag, exchange_id)))
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         for batch in self._dataset.batches(_COLUMNS + (_ANSWER_COLUMNS if self._binder is not None else ())):

@@ -80,6 +80,7 @@ class Worker:
                 self._recorder,
                 start=start,
                 timeout_ns=int(job.settings.timeout * 1e9),
+                spin_ns=int(job.settings.spin * 1e9),
                 concurrency=job.settings.concurrency,
                 duration_ns=None if job.settings.duration is None else int(job.settings.duration * 1e9),
                 pooled=job.settings.connections == "pooled",

@@ -41,10 +41,10 @@ def rates(scratch: Path, seconds: int) -> str:
 ROUNDS = 3
 
 
-def _replayed(capture: Path, url: str, out: Path, seconds: int) -> float:
+def _replayed(capture: Path, url: str, out: Path, seconds: int, sessions: str = "off") -> float:
     run([
         *(sys.executable, "-m", "replay", "run", str(capture), "--target", url, "--out", str(out), "--insecure"),
-        *("--concurrency", str(CONNECTIONS), "--loop", "0", "--duration", f"{seconds}s"),
+        *("--concurrency", str(CONNECTIONS), "--loop", "0", "--duration", f"{seconds}s", "--sessions", sessions),
     ])  # fmt: skip
     books = Dataset.open(out, "run").meta["books"]
     return float(books["answered"] / (books["wall_ns"] / 1e9))
@@ -72,6 +72,9 @@ def _wrk(url: str, seconds: int) -> float:
 
 _CLIENTS: dict[str, Callable[[Path, str, Path, int], float]] = {
     "replay": _replayed,
+    "replay, sessions kept alive": lambda capture, url, out, seconds: _replayed(
+        capture, url, out.with_name(f"{out.name}-live"), seconds, "live"
+    ),
     "FastHttpUser": lambda capture, url, out, seconds: _locust("locust_fast.py", url, seconds),
     "HttpUser": lambda capture, url, out, seconds: _locust("locust_requests.py", url, seconds),
     "wrk": lambda capture, url, out, seconds: _wrk(url, seconds),

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from replay.config import RunSettings
-from replay.errors import TargetError
+from replay.errors import TargetError, UsageError
 from replay.model import Exchange
 from replay.store.reader import Dataset
 from replay.verbs.run import replay_run
@@ -97,6 +97,33 @@ def test_what_differs_is_kept_beside_the_answer(tmp_path: Path) -> None:
     assert head in server.requests
     row = next(iter(Dataset.open(tmp_path / "run").rows()))
     assert (row.exact, row.sent_head, row.sent_body) == (False, head, b"")
+
+
+def test_a_tag_names_the_exchange_to_the_target(tmp_path: Path) -> None:
+    capture = steady(tmp_path / "capture", 3, 1)
+    with RecordingServer() as server:
+        replay_run(capture, server.url, tmp_path / "run", RunSettings(tag="X-Replay-Id"))
+    tags = {
+        line
+        for request in server.requests
+        for line in request.split(b"\r\n")
+        if line.startswith(b"X-Replay-Id")
+    }
+    ids = {row.exchange_id for row in Dataset.open(capture, "capture").rows()}
+    assert tags == {f"X-Replay-Id: {name}".encode() for name in ids}
+
+
+@pytest.mark.parametrize(("option", "says"), [({"tag": "no header"}, "--tag"), ({"spin": -1.0}, "--spin")])
+def test_odd_settings_are_refused(option: dict, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        RunSettings(**option)
+
+
+def test_without_spinning_nothing_is_lost(tmp_path: Path) -> None:
+    steady(tmp_path / "capture", 50, 1)
+    with RecordingServer() as server:
+        replay_run(tmp_path / "capture", server.url, tmp_path / "run", RunSettings(spin=0.0))
+    assert len(server.requests) == 50
 
 
 def test_one_recorded_connection_is_one_here(tmp_path: Path) -> None:
