@@ -40,15 +40,23 @@ class Limits:
 
 def invalidated(report: Report, fidelities: Iterable[tuple[str, Fidelity]]) -> Report:
     """The report as it is, or invalid where a run (role, fidelity) was not faithful enough to judge."""
-    reasons = tuple(
-        f"the {role} run was not faithful: {'; '.join(map(breach, fidelity.breaches))}"
-        for role, fidelity in fidelities
-        if not fidelity.faithful
-    )
+    reasons = tuple(_unfaithful(fidelities))
     if not reasons:
         return report
     before = report.reasons if report.verdict == INVALID else ()
     return replace(report, verdict=INVALID, reasons=(*before, *reasons))
+
+
+def _unfaithful(fidelities: Iterable[tuple[str, Fidelity]]) -> Iterator[str]:
+    """A reason for each run that was not faithful; the same advice is given once."""
+    given: set[str] = set()
+    for role, fidelity in fidelities:
+        told = []
+        for check in fidelity.breaches:
+            told.append(breach(replace(check, advice="") if check.advice in given else check))
+            given.add(check.advice)
+        if told:
+            yield f"the {role} run was not faithful: {'; '.join(told)}"
 
 
 def judged(dossier: Dossier, limits: Limits) -> Dossier:

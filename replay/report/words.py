@@ -95,4 +95,4 @@ def measure(value: float | None, unit: str) -> str:
     if unit == "ratio":
         return f"{value:.3g}x"
     number = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
-    return f"{number} {unit}".strip()
+    return number if unit in ("distance", "mean") else f"{number} {unit}".strip()

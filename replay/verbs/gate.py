@@ -120,7 +120,8 @@ def plan(config: Config, out: Path | None = None) -> tuple[Stage, ...]:
             stages.append(Stage(f"{role}: reset by {shown(build.reset)}"))
         how = f"start {shown(build.command)}" if build.command else f"reach {build.url}"
         stages.append(Stage(f"{role}: {how}, wait up to {build.timeout:g} s"))
-        text = f"{role}: replay {gate.capture} ({capture.count:,} exchanges) → {gate.out / role}"
+        sent = "" if settings.writes else ", writes left out: [run] writes sends them"
+        text = f"{role}: replay {gate.capture} ({capture.count:,} exchanges{sent}) → {gate.out / role}"
         together = gate.at_once and role != BASELINE
         stages.append(Stage(f"{text}{', at the same time' * together}", 0.0 if together else seconds))
     stages.append(Stage(f"compare, and write {', '.join(FILES.values())} → {gate.out}"))
@@ -244,7 +245,8 @@ class _Runs:
             with self._up(role) as build, self.watch.bars((role,)) as bars:
                 out = self.gate.out / role
                 settings = replace(self.settings, allow_target=self._allowed(build))
-                summary = replay_run(self.gate.capture, build.url, out, settings, bars.of(role))
+                with _told_of(role):
+                    summary = replay_run(self.gate.capture, build.url, out, settings, bars.of(role))
                 self._look_at(role, build)
             if summary.interrupted:
                 raise KeyboardInterrupt
@@ -271,7 +273,10 @@ class _Runs:
         """The build of a run, up and ready."""
         build, log = self.gate.build(role), _log(self.gate, role)
         with ExitStack() as stack:
-            with self.watch.wait(f"{role}: {'start' if build.command else 'reach'} the build"):
+            with (
+                self.watch.wait(f"{role}: {'start' if build.command else 'reach'} the build"),
+                _told_of(role),
+            ):
                 up = stack.enter_context(running(build, role, log, self._tls(build.url)))
             yield up
 
@@ -359,6 +364,19 @@ class _Runs:
     def _last_word(self, role: str, code: int) -> str:
         lines = (self.gate.out / f"{role}.replay.log").read_text(errors="replace").splitlines()
         return lines[-1].removeprefix("replay: ") if lines else f"exit {code}"
+
+
+@contextmanager
+def _told_of(role: str) -> Iterator[None]:
+    """Errors about a target that do not say whose it is: its role and how replay.toml spells the option."""
+    try:
+        yield
+    except TargetError as error:
+        text = str(error)
+        if not text.startswith("--target"):
+            raise
+        text = text.replace("--allow-target ", "[run] allow_target = ").removeprefix("--target ")
+        raise TargetError(f"the {role} build at {text}") from None
 
 
 def _listen(reading: int, show: Callable[[Progress], None]) -> None:

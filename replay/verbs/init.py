@@ -60,6 +60,14 @@ ready = "/health"
 # p95_ratio = 2.0
 
 # [limits.fidelity]            # beyond these a run is not judged: exit 3
+# lag_p99_ms = 50              # the generator's own lateness
+# late_share = 0.05            # sent more than 10 ms late
+# rate_error = 0.2             # of any second
+# rate_correlation = 0.95      # of the rate with the schedule: at least this
+# gap_distance = 0.25          # of the gaps between arrivals (Kolmogorov-Smirnov)
+# mix_divergence = 0.02        # of the endpoints' shares
+# skipped_share = 0.05
+# lost = 0                     # arrivals
 
 # Differences that are meant, or mean nothing.
 # [[diff.rule]]

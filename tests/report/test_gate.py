@@ -78,5 +78,10 @@ def test_unfaithful_runs_are_not_judged() -> None:
     )
     assert report.judged(REGRESSION) == FULL.judged(REGRESSION)
     assert judged(dossier(report), NOTHING).report.reasons == report.reasons
+    every = invalidated(FULL, {CONTROL: bad, CANDIDATE: bad}.items())  # the same advice once
+    assert every.reasons == (
+        "the control run was not faithful: lag p99 80 ms, limit 50 ms (use more workers)",
+        "the candidate run was not faithful: lag p99 80 ms, limit 50 ms",
+    )
     both = invalidated(UNFAITHFUL, {CANDIDATE: bad}.items())
     assert both.reasons == UNFAITHFUL.reasons + report.reasons
