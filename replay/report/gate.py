@@ -121,8 +121,11 @@ def error_rate(run: RunFacts) -> float:
     return broken / run.sent if run.sent else 0.0
 
 
+_UNSURE = " (too few requests to be sure)"
+
+
 def _endpoint_ratios(rows: tuple[LatencyRow, ...], limits: Limits) -> Iterator[Check]:
-    """One check for each endpoint that a limit speaks of and that is beyond it; one for all that are within."""
+    """A check for each endpoint with a limit of its own, or beyond the common one; one for all the others."""
     for quantile in sorted(limits.quantiles()):
         worst: LatencyRow | None = None
         common = limits.ratios.get(quantile)
@@ -131,16 +134,14 @@ def _endpoint_ratios(rows: tuple[LatencyRow, ...], limits: Limits) -> Iterator[C
             limit = own if own is not None else common
             if row.quantile != quantile or limit is None:
                 continue
-            name = f"p{100 * quantile:g} of {row.endpoint}"
             # A ratio beyond its limit by chance is no breach: the interval must say that it is slower at all.
-            if row.ratio > limit and row.low > (row.noise_ratio or 1.0):
-                yield Check(name, row.ratio, limit, "ratio", False, "candidate / baseline")
-            elif own is not None:
-                yield Check(name, row.ratio, limit, "ratio", True, "")
+            surely = row.low > (row.noise_ratio or 1.0)
+            if row.ratio > limit or own is not None:
+                yield _ratio(f"{_percentile(quantile)} of {row.endpoint}", row.ratio, limit, surely)
             elif worst is None or row.ratio > worst.ratio:
                 worst = row
         if worst is not None and common is not None:
-            yield Check(f"p{100 * quantile:g} of each other endpoint", worst.ratio, common, "ratio", True, "")
+            yield _ratio(f"{_percentile(quantile)} of each other endpoint", worst.ratio, common, True)
 
 
 def _overall_ratios(dossier: Dossier, limits: Limits) -> Iterator[Check]:
@@ -149,8 +150,15 @@ def _overall_ratios(dossier: Dossier, limits: Limits) -> Iterator[Check]:
         was, is_ = old and old.at(quantile), new and new.at(quantile)
         if not was or not is_ or not was.ms:
             continue
-        ratio = is_.ms / was.ms
         surely = is_.low is not None and was.high is not None and is_.low > was.high
-        yield Check(
-            f"p{100 * quantile:g} of all requests", ratio, limit, "ratio", ratio <= limit or not surely, ""
-        )
+        yield _ratio(f"{_percentile(quantile)} of all requests", is_.ms / was.ms, limit, surely)
+
+
+def _ratio(name: str, ratio: float, limit: float, surely: bool) -> Check:
+    beyond = ratio > limit
+    name += _UNSURE if beyond and not surely else ""
+    return Check(name, ratio, limit, "ratio", not (beyond and surely), "candidate / baseline" * beyond)
+
+
+def _percentile(quantile: float) -> str:
+    return f"p{100 * quantile:g}"

@@ -272,9 +272,10 @@ class _Runs:
     def _up(self, role: str) -> Iterator[Running]:
         """The build of a run, up and ready."""
         build, log = self.gate.build(role), _log(self.gate, role)
+        what = f"{'reset and ' * bool(build.reset)}{'start' if build.command else 'reach'} the build"
         with ExitStack() as stack:
             with (
-                self.watch.wait(f"{role}: {'start' if build.command else 'reach'} the build"),
+                self.watch.wait(f"{role}: {what}"),
                 _told_of(role),
             ):
                 up = stack.enter_context(running(build, role, log, self._tls(build.url)))

@@ -38,7 +38,7 @@ VERDICTS = [
     ("slow by chance", replace(EMPTY, latency=(replace(latency(NOISE), low=0.9),)), Limits(ratios={0.95: 2.0}), {},
      PASS, "no regression in 620 exchanges"),
     ("slow overall", EMPTY, Limits(overall={0.99: 1.5}), {"candidate_ms": 20.0}, FAIL,
-     "p99 of all requests 2x, limit 1.5x"),
+     "p99 of all requests 2x, limit 1.5x (candidate / baseline)"),
     ("hardly slow overall", EMPTY, Limits(overall={0.99: 1.05}), {"candidate_ms": 11.0}, PASS,
      "no regression in 620 exchanges"),
     ("not comparable", UNFAITHFUL, Limits(), {}, INVALID, "20 of 100 exchanges have no pair"),
@@ -65,6 +65,19 @@ def test_a_limit_within_is_told_as_well() -> None:
         ("endpoints slower", True),
         ("error rate", True),
         ("p50 of all requests", True),
+    ]
+
+
+def test_what_is_beyond_a_limit_by_chance_says_so() -> None:
+    chance = replace(EMPTY, latency=(replace(latency(NOISE), low=0.9), latency(NOISE, "GET /")))
+    limits = Limits(
+        regressions=None, slower=None, ratios={0.95: 20.0}, endpoints={"GET /search": {0.95: 2.0}}
+    )
+    found = judged(dossier(chance, candidate_ms=11.0), replace(limits, overall={0.99: 1.05}))
+    assert [(check.name, check.held) for check in found.limits] == [
+        ("p95 of GET /search (too few requests to be sure)", True),
+        ("p95 of each other endpoint", True),
+        ("p99 of all requests (too few requests to be sure)", True),
     ]
 
 
