@@ -89,7 +89,9 @@ def places_of(capture: Path) -> frozenset[Place]:
     for mode in modes if isinstance(modes, list) else ():
         _, _, upstream = str(mode).partition("reverse:")
         parts = urlsplit(upstream)
-        if place := _place(parts.netloc, _DEFAULT_PORTS.get(parts.scheme, 80)):
+        place = _place(parts.netloc, _DEFAULT_PORTS.get(parts.scheme, 80))
+        # A service on the proxy's own machine is what one records, and replays to, at a desk.
+        if place and not _is_local(place.host):
             places.add(place)
     return frozenset(places)
 
@@ -166,6 +168,13 @@ def _address(text: str) -> Address:
     """An address without a scope, an IPv4 one as itself where it comes in the clothes of IPv6."""
     address = ipaddress.ip_address(text.partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return _is_loopback(_address(host))
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _is_loopback(address: Address) -> bool:

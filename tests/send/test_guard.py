@@ -73,7 +73,8 @@ def test_only_the_exact_host_is_allowed(tmp_path: Path) -> None:
 
 
 def test_places_are_the_hosts_of_the_requests_and_the_service_behind_the_proxy(tmp_path: Path) -> None:
-    source = {"tool": "mitmproxy", "mode": ["reverse:https://Origin.example:8443"]}
+    modes = ["reverse:https://Origin.example:8443", "reverse:http://localhost:3000", "regular@8080"]
+    source = {"tool": "mitmproxy", "mode": modes}
     writer = DatasetWriter(tmp_path / "capture", "capture", source=source, settings={})
     hosts = ("Shop.example", "shop.example:81", "[2001:db8::1]:82", "not a host]", "")
     for number, host in enumerate(hosts):
