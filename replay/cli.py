@@ -19,6 +19,7 @@ from replay.errors import ReplayError
 
 if TYPE_CHECKING:
     from replay.config import Config
+    from replay.findings import Fidelity
     from replay.progress import RunBars
 
 app = typer.Typer(
@@ -406,6 +407,11 @@ def run_(
     allow_target: Annotated[
         list[str] | None, typer.Option(metavar="HOST", help="hit exactly this host, production or not")
     ] = None,
+    ramp_up: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="in which a --rate above 500/s grows [default: 5]")
+    ] = None,
+    max_rate: Annotated[float | None, typer.Option(help="never more requests per second")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(help="never more requests under way")] = None,
     progress_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -444,21 +450,37 @@ def run_(
         writes=_tuple(writes),
         deny=_tuple(deny),
         allow_target=_tuple(allow_target),
+        ramp_up=ramp_up,
+        max_rate=max_rate,
+        max_concurrency=max_concurrency,
     )
     with _bars() as bars:
         show = bars.of("replay") if progress_fd is None else telling(progress_fd)
         summary = replay_run(capture, target, out, settings, show)
     _print(to_text(look(out), _width(), _color()))
-    faithful = _fidelity(out, configured)
+    fidelity = _fidelity(out, configured)
     if summary.interrupted:
         _say(f"interrupted: what was sent is in {out}")
         raise typer.Exit(130)
-    if not faithful:
+    if fidelity.stopped:
+        raise typer.Exit(1)
+    if not fidelity.faithful:
         raise typer.Exit(3)
 
 
-def _fidelity(run: Path, config: Config) -> bool:
-    """Print how faithful a run was, by the limits of replay.toml; returns whether it was."""
+@app.command()
+def stop(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="the directory of a run that is under way")],
+) -> None:
+    """Stop a run from elsewhere: nothing more is sent, what was recorded stays."""
+    from replay.verbs.run import stop as stop_run
+
+    stop_run(run)
+    _say(f"{run} is told to stop")
+
+
+def _fidelity(run: Path, config: Config) -> Fidelity:
+    """Print how faithful a run was, by the limits of replay.toml."""
     from replay.report.fidelity import lines
     from replay.report.screen import render
     from replay.verbs.fidelity import fidelity_of
@@ -466,7 +488,7 @@ def _fidelity(run: Path, config: Config) -> bool:
 
     fidelity = fidelity_of(run, fidelity_limits(config))
     _print(render(lines(fidelity), _width(), _color()))
-    return fidelity.faithful
+    return fidelity
 
 
 def _bars() -> RunBars:

@@ -38,6 +38,11 @@ class RunSettings:
     `deny` matches. Where to (see `replay.send.guard`): `production` lists hosts and networks that are never
     hit, `staging` hosts that may be although their addresses are public, `allow_target` hosts that may be
     whatever speaks against it. `address` is the target's, pinned.
+
+    How much: `ramp_up` is the time in which a `rate` above 500/s grows to its height, `max_rate` and
+    `max_concurrency` are never exceeded. When to stop: the `abort_` settings are those of
+    `replay.plan.breaker.AbortRules` with times in seconds; `abort_verdict` is what a trip makes the verdict,
+    `abort_beside` a run whose failures are the usual ones, instead of the capture's.
     """
 
     speed: float = 1.0
@@ -71,6 +76,18 @@ class RunSettings:
     address: str | None = None
     sessions: str = "live"
     rules: str | None = None
+    ramp_up: float = 5.0
+    max_rate: float | None = None
+    max_concurrency: int | None = None
+    abort_errors: float = 0.5
+    abort_p99: float = 0.0
+    abort_failures: int = 100
+    abort_refused: int = 20
+    abort_window: float = 1.0
+    abort_least: int = 100
+    abort_groups: tuple[str, ...] = ()
+    abort_verdict: str = "fail"
+    abort_beside: str | None = None
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.rate, self.ramp, self.concurrency)) > 1:
@@ -85,6 +102,7 @@ class RunSettings:
             raise UsageError(f"--concurrency {self.concurrency} must be at least 1")
         if self.loop == 0 and self.duration is None:
             raise UsageError("--loop 0 runs for ever: say how long with --duration")
+        self._check_abort()
         if self.spin < 0:
             raise UsageError(f"--spin {self.spin:g} must not be negative: it is in seconds")
         if self.tag is not None and not _TOKEN.fullmatch(self.tag):
@@ -93,6 +111,25 @@ class RunSettings:
             value = getattr(self, option)
             if value is not None and not value > 0:
                 raise UsageError(f"--{option} {value:g} must be above 0")
+
+    def _check_abort(self) -> None:
+        if self.abort_verdict not in ("fail", "invalid"):
+            raise UsageError(f"abort_verdict {self.abort_verdict!r}: choose fail or invalid")
+        for name in (
+            "ramp_up",
+            "abort_errors",
+            "abort_p99",
+            "abort_failures",
+            "abort_refused",
+            "abort_least",
+        ):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} {getattr(self, name):g} must not be negative; 0 switches it off")
+        if not self.abort_window > 0:
+            raise UsageError(f"abort_window {self.abort_window:g} must be above 0 seconds")
+        for name in ("max_rate", "max_concurrency"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise UsageError(f"--{name.replace('_', '-')} {value:g} must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +262,7 @@ def _routes(path: Path, routes: Any) -> tuple[tuple[str, str], ...]:
 
 _LISTS = (
     *("include", "exclude", "remove_headers"),
-    *("writes", "deny", "production", "staging", "allow_target"),
+    *("writes", "deny", "production", "staging", "allow_target", "abort_groups"),
 )
 
 

@@ -223,13 +223,17 @@ class Fidelity:
     checks: tuple[Check, ...]
     curve: tuple[tuple[float, float, float], ...]
     lag_ns: Mapping[str, float]
+    stopped: tuple[str, ...] = ()
+    """What tripped the kill switch, where that fails the build: then the run is not to blame for its gaps."""
 
     @property
     def faithful(self) -> bool:
         """Whether every check held: a run that was not faithful neither passes nor fails."""
-        return all(check.held for check in self.checks)
+        return bool(self.stopped) or all(check.held for check in self.checks)
 
     @property
     def breaches(self) -> tuple[Check, ...]:
         """The checks that did not hold."""
+        if self.stopped:
+            return ()
         return tuple(check for check in self.checks if not check.held)

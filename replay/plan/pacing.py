@@ -69,6 +69,23 @@ def ramp(stages: Sequence[Stage]) -> Pace:
     return pace
 
 
+def warmed_up(pace: Pace, seconds: float) -> Pace:
+    """The pace with its rate growing from nothing to all of it over the first `seconds`.
+
+    Of a rate r that grows straight until R, r·t²/2R arrivals come by t ≤ R, and r·(t - R/2) later: solved for
+    t with the steady pace's instant u, of which r·u came. Random arrivals stay independent.
+    """
+    if seconds <= 0:
+        return pace
+    half = seconds * SECOND / 2
+
+    def warm(index: int, offset: int) -> int:
+        steady = pace(index, offset)
+        return int(2 * math.sqrt(half * steady)) if steady < half else int(steady + half)
+
+    return warm
+
+
 def parse_ramp(text: str) -> list[Stage]:
     """`0:100,60s:500` → [(0, 100), (60, 500)]: at once 100/s, then straight up to 500/s at one minute."""
     stages = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.text import Text
 
@@ -63,12 +64,23 @@ class Measures:
     recorded_connections: int
     concurrency: float
     recorded_concurrency: float | None
+    trips: tuple[str, ...] = ()
+
+
+def trip_text(trip: Mapping[str, Any]) -> str:
+    """A trip of the kill switch as the books hold it, in a few words."""
+    at = f"at {trip['at_ns'] / 1e9:.1f} s"
+    if not trip["limit"]:
+        return f"{trip['rule']} {at}"
+    value, limit = (f"{x:.1%}" if x <= 1 else f"{x:,.0f}" for x in (trip["value"], trip["limit"]))
+    return f"{trip['group']} stopped {at}: {trip['rule']} {value}, limit {limit}"
 
 
 def judge(measures: Measures, limits: FidelityLimits) -> tuple[Check, ...]:
     """The checks in the order a reader wants them; figures that are only told have no limit (infinity)."""
     told = math.inf
     checks = [
+        *(_at_most("kill switch", 1, 0, "", trip) for trip in measures.trips),
         _at_most(
             "arrivals lost", measures.lost, limits.lost, "", "a worker died, or the run was interrupted"
         ),
@@ -109,9 +121,12 @@ def judge(measures: Measures, limits: FidelityLimits) -> tuple[Check, ...]:
 def lines(fidelity: Fidelity) -> list[Text]:
     """The report for a terminal: the judgement, then a line for each check."""
     verdict = "faithful" if fidelity.faithful else "NOT FAITHFUL"
+    if fidelity.stopped:
+        verdict = "STOPPED BY THE KILL SWITCH"
     made = [
         Text(
-            f"fidelity of {fidelity.run}: {verdict}", style="bold green" if fidelity.faithful else "bold red"
+            f"fidelity of {fidelity.run}: {verdict}",
+            style="bold green" if fidelity.faithful and not fidelity.stopped else "bold red",
         )
     ]
     for check in fidelity.checks:

@@ -40,9 +40,10 @@ class Limits:
 
 def invalidated(report: Report, fidelities: Iterable[tuple[str, Fidelity]]) -> Report:
     """The report as it is, or invalid where a run (role, fidelity) was not faithful enough to judge."""
-    reasons = tuple(_unfaithful(fidelities))
+    fidelities = tuple(fidelities)
+    reasons = (*_unfaithful(fidelities), *_stopped_before(fidelities))
     if not reasons:
-        return report
+        return _failed_by_stop(report, dict(fidelities).get(CANDIDATE))
     before = report.reasons if report.verdict == INVALID else ()
     return replace(report, verdict=INVALID, reasons=(*before, *reasons))
 
@@ -59,6 +60,25 @@ def _unfaithful(fidelities: Iterable[tuple[str, Fidelity]]) -> Iterator[str]:
             yield f"the {role} run was not faithful: {'; '.join(told)}"
 
 
+def _stopped_before(fidelities: Iterable[tuple[str, Fidelity]]) -> Iterator[str]:
+    """A reason for each run of the old build that the kill switch stopped: there is nothing to compare with."""
+    for role, fidelity in fidelities:
+        if fidelity.stopped and role != CANDIDATE:
+            yield f"the {role} run was stopped: {'; '.join(fidelity.stopped)}"
+
+
+def _failed_by_stop(report: Report, fidelity: Fidelity | None) -> Report:
+    """The report of a candidate that the kill switch had to stop: whatever else was found, it fails."""
+    if fidelity is None or not fidelity.stopped:
+        return report
+    before = report.reasons if report.verdict == FAIL else ()
+    return replace(report, verdict=FAIL, reasons=(*map(_stop, fidelity.stopped), *before))
+
+
+def _stop(text: str) -> str:
+    return f"kill switch: {text}"
+
+
 def judged(dossier: Dossier, limits: Limits) -> Dossier:
     """The dossier with the verdict that the limits make, its reasons, and the checks behind it."""
     checks = tuple(_checks(dossier, limits))
@@ -70,6 +90,7 @@ def _verdict(report: Report, checks: tuple[Check, ...]) -> tuple[str, tuple[str,
     if report.verdict == INVALID:
         return INVALID, report.reasons
     broken = tuple(_broken(check) for check in checks if not check.held)
+    broken += tuple(reason for reason in report.reasons if reason.startswith(_stop("")))
     if broken:
         return FAIL, broken
     if report.verdict == FAIL:

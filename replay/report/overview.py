@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from rich.text import Text
 
+from replay.report.fidelity import trip_text
 from replay.report.screen import milliseconds, render, size, sparkline, table
 
 _ACCOUNTS = {
@@ -76,9 +77,10 @@ def _head(overview: Overview) -> Text:
 
 
 def left_out(meta: Mapping[str, Any]) -> str:
-    """What a run did not send for safety's sake, and the option that changes it; empty if nothing."""
-    counts = (meta.get("books") or {}).get("left_out") or {}
-    told = []
+    """What a run did not send for safety's sake and why, and the option that changes it; empty if nothing."""
+    books = meta.get("books") or {}
+    counts = books.get("left_out") or {}
+    told = [f"kill switch: {trip_text(trip)}" for trip in books.get("trips", ())]
     if writes := counts.get("writes"):
         told.append(f"{writes:,} writes were not sent: --writes PATTERN (or all) sends them")
     if denied := counts.get("denied"):

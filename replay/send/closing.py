@@ -69,6 +69,7 @@ def merge(accounts: Iterable[Mapping[str, Any]]) -> Books:
                 if name == "left_out"
                 else kinds[name] + Counter(account[name])
             )
+        books["trips"] = [*books.get("trips", ()), *account.get("trips", ())]
         books["interrupted"] = books.get("interrupted", False) or account["interrupted"]
         books["started_at_ns"] = min(
             books.get("started_at_ns", account["started_at_ns"]), account["started_at_ns"]

@@ -185,6 +185,11 @@ class Connection:
             self._settle(error, now)
         self.close()
 
+    def cut(self, now: int, error: str) -> None:
+        """Fail what is queued; what is under way may still be answered."""
+        while self._waiting:
+            self._finished(Outcome.unsent(*self._waiting.popleft(), now, error), self)
+
     # Connecting
 
     def _next(self, now: int) -> None:

@@ -82,7 +82,7 @@ def places_of(capture: Path) -> frozenset[Place]:
     dataset = Dataset.open(capture, "capture")
     places = {
         place
-        for host, scheme in dataset.distinct(("host", "scheme"))
+        for host, scheme in dataset.counts(("host", "scheme"))
         if (place := _place(host, _DEFAULT_PORTS.get(scheme, 80)))
     }
     modes = dataset.meta["source"].get("mode", ())

@@ -36,6 +36,9 @@ from replay.send.ties import Ties
 from replay.send.wire import Changes, Request, Wire, serialise
 from replay.store.reader import Dataset, to_rows
 
+RAMPED = 500.0
+"""Requests per second above which a rate grows over the first seconds, unless told otherwise."""
+
 _COLUMNS = (
     "exchange_id",
     "session_id",
@@ -217,11 +220,13 @@ def make_pace(settings: RunSettings) -> pacing.Pace:
     if settings.ramp is not None:
         return pacing.ramp(pacing.parse_ramp(settings.ramp))
     if settings.rate is not None:
-        return (
+        steady = (
             pacing.poisson(settings.rate, settings.seed)
             if settings.poisson
             else pacing.constant(settings.rate)
         )
+        # Recorded times are the truth and stay as they are; a rate made up here may begin gently.
+        return pacing.warmed_up(steady, settings.ramp_up) if settings.rate > RAMPED else steady
     return pacing.recorded(settings.speed)
 
 

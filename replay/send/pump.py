@@ -11,17 +11,21 @@ from __future__ import annotations
 import gc
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic_ns
 
 import gevent
 
+from replay.plan.breaker import AbortRules, Governor
 from replay.send.connection import Connection, Outcome
 from replay.send.plan_stream import Planned
 from replay.send.recorder import Recorder
 from replay.send.sessions import Due, Sessions
 from replay.send.target import Endpoint
 from replay.send.turns import Turns
+
+NEVER = AbortRules(errors=0, failures=0, refused=0)
+"""Rules that never stop anything."""
 
 _MS = 1_000_000
 _FLUSH_NS = 500 * _MS
@@ -31,6 +35,8 @@ _SLICE = 16
 _BACKLOG = 256
 _DRAIN_S = 0.002
 _DRAIN_TIMEOUTS = 3
+# How long answers may still come once the kill switch has stopped everything.
+_STOPPED_NS = 1000 * _MS
 
 
 class Pump:
@@ -38,7 +44,8 @@ class Pump:
 
     `concurrency` bounds the arrivals under way (the closed loop), and `duration_ns` how long that goes on:
     in the open loop the due instants tell. `pooled` sends each arrival on whichever connection is free
-    instead of on its recorded one.
+    instead of on its recorded one. `governor` may refuse arrivals and stop it all; `watch` is called a few
+    times a second, to look around and to tell others.
     """
 
     def __init__(
@@ -52,6 +59,8 @@ class Pump:
         concurrency: int | None = None,
         duration_ns: int | None = None,
         pooled: bool = False,
+        governor: Governor | None = None,
+        watch: Callable[[], None] | None = None,
     ) -> None:
         self.started = 0
         """Arrivals taken up so far."""
@@ -67,6 +76,8 @@ class Pump:
         self._concurrency = concurrency
         self._closed_until = math.inf if duration_ns is None else start + duration_ns
         self._pooled = pooled or concurrency is not None
+        self._governor = governor or Governor(NEVER)
+        self._watch = watch
         self._loop = gevent.get_hub().loop
         self._lanes: dict[int, Connection] = {}
         self._free: list[Connection] = []
@@ -102,11 +113,25 @@ class Pump:
         for to its end: what is left after three timeouts has failed as `timeout`.
         """
         deadline = monotonic_ns() + _DRAIN_TIMEOUTS * self._timeout_ns
+        stopped = False
         while (self.under_way or self._finished) and (now := monotonic_ns()) < deadline:
+            if self._governor.stopped and not stopped:
+                stopped, deadline = True, min(deadline, now + _STOPPED_NS)
+                self._cut(now)
             self._housekeep(now)
             self._record_some(_SLICE)
             gevent.sleep(0 if self._finished else _DRAIN_S)
-        self.abandon("timeout")
+        self.abandon("interrupted" if self._governor.stopped else "timeout")
+        self._look_around()
+
+    def _cut(self, now: int) -> None:
+        """Nothing more is sent: what waits for its connection has failed."""
+        for connection in self._connections():
+            connection.cut(now, "interrupted")
+
+    def _look_around(self) -> None:
+        if self._watch is not None:
+            self._watch()
 
     def abandon(self, error: str) -> None:
         """Fail what is under way at once, close every connection, record everything."""
@@ -124,7 +149,10 @@ class Pump:
 
     def _open_loop(self, arrivals: Iterable[Planned]) -> None:
         start = self._start
+        governor = self._governor
         for arrival in arrivals:
+            if governor.stopped:
+                return
             due_at = start + arrival.due_ns
             now = monotonic_ns()
             if now >= due_at:
@@ -132,19 +160,25 @@ class Pump:
             while now < due_at:
                 self._rest(now, due_at - now)
                 now = monotonic_ns()
+                if self._governor.stopped:
+                    return
             self._take_up(arrival, due_at, now)
 
     def _closed_loop(self, arrivals: Iterable[Planned], concurrency: int) -> None:
         for arrival in arrivals:
-            while self.under_way >= concurrency:
+            while self.under_way >= concurrency and not self._governor.stopped:
                 self._rest(monotonic_ns(), _MS)
             now = monotonic_ns()
-            if now >= self._closed_until:
+            if now >= self._closed_until or self._governor.stopped:
                 return
             self._take_up(arrival, now, now)
 
     def _take_up(self, arrival: Planned, due_at: int, now: int) -> None:
         self.started += 1
+        if arrival.skipped is None:
+            reason = self._governor.refuses(arrival.endpoint, now - self._start, self.under_way)
+            if reason is not None:
+                arrival = arrival._replace(skipped=reason)
         if arrival.skipped is not None:
             self._recorder.skip(arrival, arrival.due_ns)
             self.sessions.skip(arrival)
@@ -203,6 +237,7 @@ class Pump:
         if now >= self._next_sweep:
             for connection in self._connections():
                 connection.expire(now, self._timeout_ns)
+            self._look_around()
             self._next_sweep = now + _SWEEP_NS
 
     def _connections(self) -> list[Connection]:
@@ -224,6 +259,14 @@ class Pump:
         self.under_way -= 1
         outcome, released = self.sessions.settle(outcome)
         self._finished.append(outcome)
+        last_at = outcome.last_at
+        self._governor.hear(
+            outcome.arrival.endpoint,
+            last_at - self._start,
+            outcome.status,
+            outcome.error,
+            last_at - outcome.due_at,
+        )
         if released:
             # From the loop, not from here: the connection is still in the midst of finishing.
             if not self._released:
@@ -237,7 +280,7 @@ class Pump:
     def _submit_released(self) -> None:
         """Send what has waited for answers of its session that are there now."""
         released = self._released
-        while released:
+        while released and not self._governor.stopped:
             self._submit(*released.popleft(), monotonic_ns())
 
     def _end(self, lanes: Iterable[int]) -> None:

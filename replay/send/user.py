@@ -189,9 +189,12 @@ def _replay_share(environment: Any, share: int) -> None:
         options.capture, Path(options.out), target, settings, f"w{share}", share, shares, options.progress_fd
     )
     hand = _CREWS.get(environment.runner)
-    worker = Worker(
-        job, environment.events.request.fire, hand.agree if isinstance(hand, Hand) else start_soon
-    )
+    fire = environment.events.request.fire
+    if isinstance(hand, Hand):
+        worker = Worker(job, fire, hand.agree, hand.alarm)
+        hand.heed = worker.governor.take
+    else:
+        worker = Worker(job, fire, start_soon)
     gevent.signal_handler(signal.SIGUSR2, worker.abandon)
     # Locust ends well on Ctrl-C; gevent would print it as an error first.
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)

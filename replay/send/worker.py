@@ -19,11 +19,13 @@ import gevent
 from gevent.subprocess import Popen
 
 from replay.config import RunSettings, Target
+from replay.plan.breaker import STOP_FILE, STOPPED, AbortRules, Governor, Trip
 from replay.send.planner import Order
 from replay.send.pump import Pump
 from replay.send.recorder import Recorder
 from replay.send.source import Source
 from replay.send.target import resolve
+from replay.store.reader import Dataset
 
 _PROGRESS_S = 0.25
 
@@ -46,14 +48,24 @@ class Worker:
     """Runs a job. `books` is complete once `run` has returned, also when it was interrupted.
 
     `fire` is Locust's request event. `agree` is called when this worker is ready; it waits for the others and
-    returns the common start, in nanoseconds of the wall clock.
+    returns the common start, in nanoseconds of the wall clock. `alarm` tells the other workers of a trip of the
+    kill switch; theirs come in by `governor.take`.
     """
 
-    def __init__(self, job: Job, fire: Callable[..., Any], agree: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        fire: Callable[..., Any],
+        agree: Callable[[], int],
+        alarm: Callable[[Trip], None] | None = None,
+    ) -> None:
         self.books: dict[str, Any] = {}
         self._job = job
         self._fire = fire
         self._agree = agree
+        self._alarm = alarm
+        self._stop_file = job.out / STOP_FILE
+        self.governor = _governor(job)
         self._source: Source | None = None
         self._pump: Pump | None = None
         self._recorder: Recorder | None = None
@@ -84,6 +96,8 @@ class Worker:
                 concurrency=job.settings.concurrency,
                 duration_ns=None if job.settings.duration is None else int(job.settings.duration * 1e9),
                 pooled=job.settings.connections == "pooled",
+                governor=self.governor,
+                watch=lambda: self._watch(start),
             )
             cpu = process_time_ns()
             self._send(self._pump, self._recorder, self._source)
@@ -96,6 +110,7 @@ class Worker:
                 },
                 "planned_by_all": self._source.counts.get("planned_by_all", 0),
                 "interrupted": self._interrupted,
+                "trips": [trip._asdict() for trip in self.governor.trips],
                 "started_at_ns": started_at,
                 "wall_ns": monotonic_ns() - start,
                 "cpu_ns": process_time_ns() - cpu,
@@ -115,6 +130,13 @@ class Worker:
             "late": self._recorder.late,
             "lag_max_ms": round(self._recorder.lag_max_ns / 1e6, 2),
         }
+
+    def _watch(self, start: int) -> None:
+        if os.path.exists(self._stop_file):
+            self.governor.stop(STOPPED, monotonic_ns() - start)
+        for trip in self.governor.untold():
+            if self._alarm is not None:
+                self._alarm(trip)
 
     def abandon(self) -> None:
         """Stop at once: what is under way has failed as `interrupted`."""
@@ -168,3 +190,43 @@ def _counts(pump: Pump, recorder: Recorder) -> dict[str, int]:
         "failed": recorder.failed.total(),
         "skipped": recorder.skipped.total(),
     }
+
+
+def _governor(job: Job) -> Governor:
+    """This worker's part of the ceilings, and the rules for all."""
+    settings = job.settings
+    rules = AbortRules(
+        errors=settings.abort_errors,
+        p99_ns=int(settings.abort_p99 * 1e9),
+        failures=settings.abort_failures,
+        refused=settings.abort_refused,
+        window_ns=int(settings.abort_window * 1e9),
+        least=settings.abort_least,
+        groups=settings.abort_groups,
+    )
+    # Counting reads whole columns, which must not hold up the event loop.
+    usual = gevent.get_hub().threadpool.apply(usual_failures, (Path(settings.abort_beside or job.capture),))
+    return Governor(
+        rules,
+        usual,
+        max_rate=None if settings.max_rate is None else settings.max_rate / job.shares,
+        max_concurrency=None
+        if settings.max_concurrency is None
+        else _share_of(settings.max_concurrency, job.share, job.shares),
+    )
+
+
+def _share_of(whole: int, share: int, shares: int) -> int:
+    return whole // shares + (share < whole % shares)
+
+
+def usual_failures(dataset: Path) -> dict[str, tuple[int, int]]:
+    """Endpoint → how many requests a capture or run has, and how many of them failed or were answered 5xx."""
+    found: dict[str, tuple[int, int]] = {}
+    for (endpoint, status, error), count in (
+        Dataset.open(dataset).counts(("endpoint", "status", "error")).items()
+    ):
+        total, bad = found.get(endpoint, (0, 0))
+        failed = error is not None or (status is not None and status >= 500)
+        found[endpoint] = (total + count, bad + count * failed)
+    return found

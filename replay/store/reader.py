@@ -90,15 +90,17 @@ class Dataset:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
 
-    def distinct(self, columns: Sequence[str]) -> set[tuple[Any, ...]]:
-        """The combinations of values that occur in columns of few distinct values."""
-        found: set[tuple[Any, ...]] = set()
+    def counts(self, columns: Sequence[str]) -> dict[tuple[Any, ...], int]:
+        """How often each combination of values occurs, in columns of few distinct values."""
+        found: dict[tuple[Any, ...], int] = {}
         for path in self.parts:
             try:
                 file = pq.ParquetFile(path)
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=list(columns))
-                    found.update(to_rows(table.group_by(list(columns)).aggregate([]).combine_chunks()))
+                    table = file.read_row_group(group, columns=list(columns), use_threads=False)
+                    counted = table.group_by(list(columns)).aggregate([([], "count_all")])
+                    for *values, count in to_rows(counted.combine_chunks()):
+                        found[tuple(values)] = found.get(tuple(values), 0) + count
             except (pa.ArrowInvalid, OSError) as error:
                 raise InputError(f"{path} is damaged: {_first_line(error)}") from None
         return found

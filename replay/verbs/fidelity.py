@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from replay.errors import InputError
 from replay.findings import Fidelity
-from replay.report.fidelity import LATE_NS, FidelityLimits, Measures, judge
+from replay.plan.breaker import STOPPED
+from replay.report.fidelity import LATE_NS, FidelityLimits, Measures, judge, trip_text
 from replay.store import metadata
 from replay.store.reader import Dataset
 
@@ -44,9 +45,21 @@ def fidelity_of(run: Path, limits: FidelityLimits | None = None) -> Fidelity:
     for batch in dataset.batches(_COLUMNS, order_by=("due_ns",)):
         tally.add(batch)
     measures = _measures(dataset, tally)
-    return Fidelity(
-        str(run), judge(measures, limits or FidelityLimits()), tally.points(), dict(measures.lag_ns)
+    # A stop by hand says nothing about the build.
+    fails = dataset.meta["settings"].get("abort_verdict") == "fail" and not any(
+        trip["rule"] == STOPPED for trip in _trips(dataset)
     )
+    return Fidelity(
+        str(run),
+        judge(measures, limits or FidelityLimits()),
+        tally.points(),
+        dict(measures.lag_ns),
+        stopped=measures.trips if fails else (),
+    )
+
+
+def _trips(dataset: Dataset) -> list[dict[str, Any]]:
+    return list((dataset.meta.get("books") or {}).get("trips", ()))
 
 
 def fidelities_of(
@@ -153,6 +166,7 @@ def _measures(dataset: Dataset, tally: _Tally) -> Measures:
         recorded_connections=len(tally.connections),
         concurrency=tally.busy_ns / wall_ns,
         recorded_concurrency=_recorded_concurrency(meta),
+        trips=tuple(dict.fromkeys(map(trip_text, _trips(dataset)))),
     )
 
 

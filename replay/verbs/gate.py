@@ -244,7 +244,9 @@ class _Runs:
             self.watch.say(f"{number}/{len(self.gate.roles)} {role} → {self.gate.out / role}")
             with self._up(role) as build, self.watch.bars((role,)) as bars:
                 out = self.gate.out / role
-                settings = replace(self.settings, allow_target=self._allowed(build))
+                # From the second run on, the old build tells how many failures are usual.
+                beside = None if role == BASELINE else str(self.gate.out / BASELINE)
+                settings = replace(self.settings, allow_target=self._allowed(build), abort_beside=beside)
                 with _told_of(role):
                     summary = replay_run(self.gate.capture, build.url, out, settings, bars.of(role))
                 self._look_at(role, build)
@@ -358,7 +360,7 @@ class _Runs:
                 del left[role]
                 if code == 130:
                     raise KeyboardInterrupt
-                if code not in (0, 3):
+                if code not in (0, 1, 3):
                     raise ReplayError(f"the {role} run could not be made: {self._last_word(role, code)}")
             time.sleep(_POLL_S)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from replay.config import RunSettings, parse_target
 from replay.errors import InputError, ReplayError
+from replay.plan.breaker import STOP_FILE
 from replay.send import closing
 from replay.send.guard import admit
 from replay.send.options import to_arguments
@@ -88,6 +89,14 @@ def replay_run(
                 _remove_empty(out)
                 raise
     return _summary(out, process.returncode, interrupted)
+
+
+def stop(run: Path) -> None:
+    """Have a run that is under way stop, wherever it was started. `InputError` where there is none."""
+    state = metadata.load(run, "run")["state"]
+    if state != "open":
+        raise InputError(f"{run} is over already: there is nothing to stop")
+    (run / STOP_FILE).touch(mode=0o600)
 
 
 def telling(descriptor: int) -> Callable[[Progress], None]:
@@ -194,7 +203,7 @@ def _summary(out: Path, returncode: int, interrupted: bool) -> RunSummary:
 def _remove_empty(out: Path) -> None:
     """A run that never sent anything leaves nothing behind."""
     if out.is_dir() and not any(out.glob("part-*")) and not any(out.glob("journal-*")):
-        for path in (out / "run.json", out / ".compact"):
+        for path in (out / "run.json", out / ".compact", out / STOP_FILE):
             path.unlink(missing_ok=True)
         with suppress(OSError):
             out.rmdir()
