@@ -44,6 +44,12 @@ ready = "/health"
 # deny = ["/payments*", "/mail*"]      # never sent, whatever else is said
 # production = ["shop.example.com", "203.0.113.0/24"]   # never hit, nor where the capture was recorded
 # staging = ["staging.example.com"]    # may be hit although its address is public; as are the urls above
+# max_rate = 1000              # requests per second that are never exceeded; max_concurrency likewise
+# ramp_up = 5                  # seconds in which a `rate` above 500/s grows to its height
+# abort_errors = 0.5           # stop where failures exceed the usual share by this; 0 switches a rule off
+# abort_p99 = 0                # seconds: stop where 1 % of the answers take longer
+# abort_groups = ["/orders/*", "/search*"]   # judged and stopped alone; ["each"]: every endpoint
+# abort_verdict = "fail"       # or "invalid": what a stop makes the verdict
 
 # What a build may do and still pass. Left out: 0 regressions, 0 endpoints slower, all else is free.
 [limits]

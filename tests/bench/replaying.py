@@ -101,7 +101,7 @@ def punctuality(scratch: Path, seconds: int) -> str:
 def _poisson(capture: Path, url: str, out: Path, rate: int) -> None:
     run([
         *(sys.executable, "-m", "replay", "run", str(capture), "--target", url, "--out", str(out)),
-        *("--rate", str(rate), "--poisson"),
+        *("--rate", str(rate), "--poisson", "--ramp-up", "0"),
     ])  # fmt: skip
 
 
