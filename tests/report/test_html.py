@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from replay.findings import NOISE, REGRESSION, SUSPECT, Example, LatencyRow
+from replay.findings import ACCEPTED, JUDGEMENTS, KINDS, NOISE, REGRESSION, SUSPECT, Example, LatencyRow
 from replay.report.dossier import ALL, BASELINE, CANDIDATE, Asking, Dossier, MixRow
 from replay.report.exchange import Line
 from replay.report.html import render, views
@@ -127,6 +127,27 @@ def test_findings_are_ranked_and_say_what_a_developer_asks() -> None:
         f"replay show {EXAMPLE.exchange_id} runs/old runs/new runs/again", "10× slower",
     ):  # fmt: skip
         assert told in page.text
+
+
+@pytest.mark.parametrize("judgement", JUDGEMENTS)
+def test_every_judgement_and_kind_has_its_words(judgement: str) -> None:
+    findings = tuple(finding(judgement, f"$.{kind}", kind, id=kind) for kind in KINDS)
+    slower = (replace(FULL.latency[0], judgement=judgement),)
+    page = Page(render(dossier(replace(FULL, findings=findings, latency=slower))))
+    cards = [attrs for attrs in page.all("details") if "data-kind" in attrs]
+    assert {card["data-kind"] for card in cards} == set(KINDS)
+    assert {card["data-judgement"] for card in cards} == {judgement}
+
+
+def test_the_times_of_an_endpoint_are_one_finding_for_each_judgement() -> None:
+    rows = [replace(FULL.latency[0], quantile=q, ratio=r) for q, r in ((0.5, 2.0), (0.95, 10.0))]
+    accepted = replace(rows[0], quantile=0.99, judgement=ACCEPTED, reason="until 2027-01-31: known")
+    page = Page(render(dossier(replace(FULL, findings=(), latency=(*rows, accepted)))))
+    cards = [attrs for attrs in page.all("details") if "data-kind" in attrs]
+    assert [card["data-judgement"] for card in cards] == [REGRESSION, ACCEPTED]
+    assert f"finding {rows[0].id} (p50), {rows[1].id} (p95)" in page.text
+    assert f"finding {accepted.id} " in page.text
+    assert "until 2027-01-31: known" in page.text
 
 
 def test_every_part_is_there_when_it_has_something_to_say() -> None:

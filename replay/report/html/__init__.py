@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from replay.findings import NOISE
+from replay.findings import REGRESSION, SUSPECT
 from replay.report import words
 from replay.report.dossier import Dossier
 from replay.report.html import charts, views
@@ -66,7 +66,7 @@ def _shown_within(env: Environment, cards: list[views.Card], limit: int) -> list
         brief.append(made)
     shown = []
     for place, (card, made) in enumerate(zip(cards, brief, strict=False)):
-        opened = place < OPENED and card.judgement != NOISE
+        opened = place < OPENED and card.judgement in (REGRESSION, SUSPECT)
         full = Markup(template.render(card=card, full=True, opened=opened)) if left > 0 else made  # noqa: S704
         more = _bytes(full) - _bytes(made)
         if more <= left:

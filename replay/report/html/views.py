@@ -12,6 +12,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from replay.findings import (
+    ACCEPTED,
     FAIL,
     INVALID,
     JUDGEMENTS,
@@ -55,6 +56,7 @@ VERDICT_WORDS = {PASS: "Pass", FAIL: "Fail", INVALID: "Invalid"}
 GROUP_WORDS = {
     REGRESSION: ("Regressions", "The new build does this, and the old one does not."),
     SUSPECT: ("Suspects", "Different, but in too few exchanges to tell. More traffic would decide."),
+    ACCEPTED: ("Accepted", "Somebody has accepted this until a day, and said why."),
     NOISE: ("Noise", "The old build differs from itself here as well."),
 }
 
@@ -83,9 +85,13 @@ class ExampleView:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One finding, or one endpoint that grew slower. `bar` is the share of its exchanges, 0 to 1."""
+    """One finding, or one endpoint that grew slower. `bar` is the share of its exchanges, 0 to 1.
+
+    `ids` are what `replay accept` takes.
+    """
 
     anchor: str
+    ids: tuple[str, ...]
     judgement: str
     kind: str
     says: str
@@ -116,7 +122,6 @@ class LatencyView:
 
     endpoint: str
     name: str
-    anchor: str
     curves: tuple[LatencyCurve, ...]
     row: LatencyRow | None
     charted: bool
@@ -183,10 +188,12 @@ class Page:
 
 
 def cards(dossier: Dossier) -> list[Card]:
-    """Regressions, suspects, noise; in each what differs, then what grew slower."""
+    """By judgement, regressions first; in each what differs, then what grew slower."""
     found = [_card(finding, dossier) for finding in dossier.report.findings]
     slow = [row for row in dossier.report.latency if row.judgement != NOISE]
-    found += [_slow_card(list(rows)) for _, rows in groupby(slow, key=lambda row: row.endpoint)]
+    found += [
+        _slow_card(list(rows)) for _, rows in groupby(slow, key=lambda row: (row.judgement, row.endpoint))
+    ]
     ranked = sorted(found, key=lambda card: JUDGEMENTS.index(card.judgement))
     anchors: Counter[str] = Counter()
     for place, card in enumerate(ranked):
@@ -213,6 +220,7 @@ def _card(finding: Finding, dossier: Dossier) -> Card:
     first = finding.examples[0] if finding.examples else None
     return Card(
         anchor=f"f-{finding.id}",
+        ids=(finding.id,),
         judgement=finding.judgement,
         kind=finding.kind,
         says=KIND_WORDS[finding.kind],
@@ -289,17 +297,17 @@ def _pieces(tokens: Sequence[str], head: int, tail: int) -> tuple[Segment, ...]:
 
 
 def _slow_card(rows: Sequence[LatencyRow]) -> Card:
-    worst = max(rows, key=lambda row: (row.judgement == REGRESSION, row.ratio))
-    quantile = f"p{100 * worst.quantile:g}"
-    others = [f"p{100 * row.quantile:g} {words.ratio(row)}" for row in rows if row is not worst]
+    worst = max(rows, key=lambda row: row.ratio)
+    others = [f"{row.path} {words.ratio(row)}" for row in rows if row is not worst]
     noise = [f"old against old: {worst.noise_ratio:.3g}x"] if worst.noise_ratio else []
     return Card(
-        anchor=f"slow-{_slug(worst.endpoint)}",
+        anchor=f"f-{worst.id}",
+        ids=tuple(row.id if len(rows) == 1 else f"{row.id} ({row.path})" for row in rows),
         judgement=worst.judgement,
         kind="slower",
         says=KIND_WORDS["slower"],
         endpoint=cut(worst.endpoint, _PLACE),
-        path=f"time to answer, {quantile}",
+        path=f"time to answer, {worst.path}",
         bar=1.0,
         share=f"{worst.ratio:.3g}× slower",
         evidence=" · ".join(
@@ -307,17 +315,13 @@ def _slow_card(rows: Sequence[LatencyRow]) -> Card:
         ),
         examples=(
             ExampleView(
-                quantile,
+                worst.path,
                 ((words.milliseconds(worst.baseline_ms), True),),
                 ((words.milliseconds(worst.candidate_ms), True),),
                 "",
             ),
         ),
     )
-
-
-def _slug(text: str) -> str:
-    return "".join(char if char.isascii() and char.isalnum() else "-" for char in text)[:80]
 
 
 # --- everything else -------------------------------------------------------------------------------
@@ -367,8 +371,9 @@ def _figures(dossier: Dossier) -> Iterator[tuple[str, str, str]]:
     slower = len({row.endpoint for row in report.latency if row.judgement == REGRESSION})
     for judgement in JUDGEMENTS:
         count = len(report.judged(judgement))
-        name = judgement if judgement == NOISE or count == 1 else f"{judgement}s"
-        yield f"{count:,}", name, judgement if count else ""
+        name = judgement if judgement in (ACCEPTED, NOISE) or count == 1 else f"{judgement}s"
+        if count or judgement != ACCEPTED:
+            yield f"{count:,}", name, judgement if count else ""
         if judgement == REGRESSION and slower:
             yield f"{slower:,}", "slower", REGRESSION
     yield f"{pairs:,}", "exchanges compared", ""
@@ -415,7 +420,7 @@ def latency(dossier: Dossier) -> list[LatencyView]:
     ordered = sorted({*curves, *rows}, key=rank)[:MAX_ROWS]
     return [
         LatencyView(
-            endpoint, cut(endpoint, _PLACE), _slug(endpoint), tuple(curves.get(endpoint, ())), told(endpoint),
+            endpoint, cut(endpoint, _PLACE), tuple(curves.get(endpoint, ())), told(endpoint),
             place < MAX_CHARTS,
         )
         for place, endpoint in enumerate(ordered)
