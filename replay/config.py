@@ -19,6 +19,7 @@ from replay.diff.rules import compile_rules
 from replay.diff.settings import DiffSettings
 from replay.errors import ConfigError, UsageError
 from replay.plan.correlate import Wish, wishes
+from replay.plan.rewrite import compile_rewrites
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header (RFC 9110, 5.6.2)."""
@@ -170,6 +171,8 @@ class Config:
     path: Path | None = None
     routes: tuple[tuple[str, str], ...] = ()
     bind: tuple[Wish, ...] = ()
+    rewrite: dict[str, Any] = field(default_factory=dict)
+    auth: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     diff: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -181,7 +184,7 @@ class Config:
         # Where a build of the gate runs is named as staging by that.
         urls = (self.gate.get(role, {}).get("url") for role in ("baseline", "candidate", "control"))
         staging = (*self.run.get("staging", ()), *(url for url in urls if isinstance(url, str)))
-        if self.path is not None and self.bind:
+        if self.path is not None and (self.bind or self.rewrite or self.auth):
             given.setdefault("rules", str(self.path.resolve()))
         return replace(RunSettings(**{**self.run, "staging": staging}), **given)
 
@@ -201,6 +204,8 @@ class Config:
         )
 
 
+REWRITE_KEYS = ("rule",)
+AUTH_KEYS = ("users",)
 GATE_TABLES = ("gate", "baseline", "candidate", "control", "limits")
 
 _JUDGE_KEYS = ("fdr", "min_ratio", "min_share")
@@ -224,7 +229,7 @@ def load(path: Path | None) -> Config:
 
 
 def _config(path: Path, data: dict[str, Any]) -> Config:
-    known = {"routes", "bind", "run", "diff", *GATE_TABLES}
+    known = {"routes", "bind", "rewrite", "auth", "run", "diff", *GATE_TABLES}
     for key in data:
         if key not in known:
             raise ConfigError(f"{path}: unknown table [{key}]; known are {', '.join(sorted(known))}")
@@ -232,6 +237,8 @@ def _config(path: Path, data: dict[str, Any]) -> Config:
         path=path,
         routes=_routes(path, data.get("routes", [])),
         bind=_bind(path, data.get("bind", [])),
+        rewrite=_rewrite(path, _table(path, data, "rewrite")),
+        auth=_auth(path, _table(path, data, "auth")),
         run=_run_table(path, _table(path, data, "run")),
         diff=_diff_table(path, _table(path, data, "diff")),
         gate={key: _table(path, data, key) for key in GATE_TABLES if key in data},
@@ -281,6 +288,29 @@ def _bind(path: Path, tables: Any) -> tuple[Wish, ...]:
         return wishes(tables)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _rewrite(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    for key in table:
+        if key not in REWRITE_KEYS:
+            raise ConfigError(f"{path}: [rewrite] has no key {key!r}; known are [[rewrite.rule]]")
+    rules = table.get("rule", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise ConfigError(f"{path}: rewrites are tables of their own: write [[rewrite.rule]]")
+    try:
+        compile_rewrites(rules, lambda name: lambda session, parts: parts)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return table
+
+
+def _auth(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    for key, value in table.items():
+        if key not in AUTH_KEYS:
+            raise ConfigError(f"{path}: [auth] has no key {key!r}; known are {', '.join(AUTH_KEYS)}")
+        if not isinstance(value, str):
+            raise ConfigError(f"{path}: [auth] {key} must be a text")
+    return table
 
 
 def _run_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def _link(url: str, seen: dict[str, int]) -> Iterator[tuple[Place, str]]:
     index = seen[skeleton] = seen.get(skeleton, -1) + 1
     for step, value in values:
         if step[0] == "query" or step[1] in telling:
-            yield Place("link", (skeleton, index), step), value
+            yield Place("link", (skeleton, index), step[:2]), value
 
 
 def _leaves(tree: Any, kind: str, keys: tuple[Key, ...]) -> Iterator[tuple[Place, str]]:
@@ -243,9 +243,12 @@ def _within(text: Any, steps: tuple[Key, ...]) -> str | None:
 
 
 def _url_values(url: str) -> Iterator[tuple[tuple[Key, ...], str]]:
-    path = _path_of(url)
-    for index, part in enumerate(part for part in path.split("/") if part):
-        yield ("path", index), unquote(part)
+    """Parts of the path, each with its number and the name before it, and parameters of the query."""
+    before = ""
+    for index, part in enumerate(part for part in _path_of(url).split("/") if part):
+        value = unquote(part)
+        yield (("path", index, before) if before else ("path", index)), value
+        before = "" if strength(value) >= WEAK else value
     query = url.partition("#")[0].partition("?")[2]
     for pair in query.split("&") if query else ():
         name, _, value = pair.partition("=")

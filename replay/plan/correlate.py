@@ -23,7 +23,7 @@ from replay.errors import ConfigError
 from replay.model import Header
 from replay.plan.answers import Answer
 from replay.plan.causal import NEVER
-from replay.plan.places import NOTHING, STRONG, WEAK, Place, agree, strength
+from replay.plan.places import LONGEST, NOTHING, STRONG, WEAK, Place, agree, strength
 from replay.plan.requests import Script, consumed, script
 
 LEARN_FROM = 50_000
@@ -410,7 +410,8 @@ class Binder:
         handed = self._handed.setdefault(seen.session_id, OrderedDict())
         found: list[Take] = []
         for place, value in Answer(seen.response_headers, seen.response_body).produced():
-            if place.erased in places and strength(value) != NOTHING and len(found) < _TAKES:
+            # The rule stands: a value that looks like nothing by chance is bound like the others.
+            if place.erased in places and len(value) <= LONGEST and len(found) < _TAKES:
                 found.append((place, value))
                 maker = f"{seen.endpoint} {place.erased}"
                 known = handed.get(value)

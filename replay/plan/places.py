@@ -77,7 +77,9 @@ def _is_drawn(value: str) -> bool:
     if digits >= 6:
         return digits < solid or digits >= 9
     runs = len(_RUNS.findall(value))
-    return solid <= 3 * runs if digits else len(value) >= 20 and solid <= 4 * runs
+    if digits:
+        return solid <= (3 if solid < 16 else 4) * runs
+    return solid >= 20 and solid <= 4 * runs
 
 
 # Whether two places speak of the same thing.
@@ -123,8 +125,8 @@ def _named(endpoint: str, place: Place) -> tuple[str, str]:
         skeleton = [part for part in str(place.keys[0]).partition("?")[0].split("/") if part]
         return ("id", _before(skeleton, int(path[0]))) if path else (_plain(str(place.within[-1])), "")
     if path:
-        # The path itself is not at hand here; its resource is that of the endpoint that answered with it.
-        return "id", _resource(route)
+        named = place.within[-1]
+        return "id", _single(_plain(named)) if isinstance(named, str) else _resource(route)
     if place.within[:1] == ("query",):
         return _plain(str(place.within[1])), ""
     names = [key for key in (*place.keys, *place.within) if isinstance(key, str)]

@@ -136,6 +136,43 @@ def written(made: Script, live: Live) -> tuple[bytes, bytes] | None:
     return head, body
 
 
+class _Chosen:
+    """Writes what was chosen for each place, whatever the session has."""
+
+    def value(self, recorded: str, origin: Any) -> str | None:
+        return str(origin[0])
+
+    def cookie(self, name: str) -> str | None:
+        return None
+
+    def follows(self) -> bool:
+        return False
+
+
+def substituted(
+    target: str,
+    headers: Sequence[Header],
+    body: bytes | None,
+    choose: Callable[[Place, str], str | None],
+    kinds: frozenset[str] = KINDS,
+) -> tuple[str, tuple[Header, ...], bytes | None]:
+    """The request's parts with other values where `choose` gives one; only places of these `kinds` are offered."""
+
+    def want(place: Place, value: str) -> Any:
+        chosen = choose(place, value)
+        return None if chosen is None else (chosen,)
+
+    def text(pieces: list[Piece]) -> str:
+        return _join(_packed(pieces), _Chosen(), b"")[0].decode("latin-1")
+
+    if not kinds.isdisjoint(("path", "query")):
+        target = text(_target(target, want))
+    new = tuple((name, text(_header(name, value, want, every="header" in kinds))) for name, value in headers)
+    if not kinds.isdisjoint(("$", "form")) and body:
+        body = text(_body(body.decode("latin-1"), headers, want)).encode("latin-1")
+    return target, new if not kinds.isdisjoint(("header", "cookie")) else tuple(headers), body
+
+
 def _join(pieces: tuple[Piece, ...], live: Live, length: bytes) -> tuple[bytes, bool]:
     parts, changed = [], False
     for piece in pieces:
@@ -222,8 +259,11 @@ def _target(target: str, want: Want) -> list[Piece]:
     return _url(target, lambda kind, key: Place(kind, (key,)), want)
 
 
-def _header(name: str, value: str, want: Want) -> list[Piece]:
+def _header(name: str, value: str, want: Want, every: bool = False) -> list[Piece]:
+    """A header's value; those that say nothing of a session are offered with `every` only, and then whole."""
     lower = name.lower()
+    if every:
+        return _text(Place("header", (lower,)), value, value, "raw", want)
     if lower in _UNTOLD:
         return [value]
     if lower == "cookie":

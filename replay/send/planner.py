@@ -20,6 +20,7 @@ from replay.errors import InputError, ReplayError
 from replay.plan import pacing
 from replay.plan.correlate import Binder, Seen
 from replay.plan.dispatch import DENIED, EXCLUDED, WRITE, Selection, share_of
+from replay.plan.rewrite import Parts
 from replay.plan.sessions import Lanes
 from replay.send.learning import learn
 from replay.send.plan_stream import (
@@ -32,6 +33,7 @@ from replay.send.plan_stream import (
     pack_identity,
     pack_last,
 )
+from replay.send.preparing import rewriter_of
 from replay.send.ties import Ties
 from replay.send.wire import Changes, Request, Wire, serialise
 from replay.store.reader import Dataset, to_rows
@@ -94,6 +96,7 @@ class Planner:
         self._pace = make_pace(order.settings)
         self._dataset = Dataset.open(Path(order.capture), "capture")
         self._config = load(Path(order.settings.rules)) if order.settings.rules else Config()
+        self._rewriter = rewriter_of(self._config)
         self._binder = (
             Binder(learn(self._dataset, self._config.bind)) if order.settings.sessions == "live" else None
         )
@@ -148,13 +151,19 @@ class Planner:
             left[connection_id] -= 1
             if share_of(session_id, self._order.shares) != self._order.share:
                 continue
-            changes = self._changes if self._settings.tag is None else self._tagged(exchange_id)
-            wire = serialise(Request(method, target, host, version, headers, body, size), changes)
+            request = self._rewritten(
+                session_id, endpoint, Request(method, target, host, version, headers, body, size)
+            )
+            wire = serialise(
+                request, self._changes if self._settings.tag is None else self._tagged(exchange_id)
+            )
+            if request.target is not target or request.headers is not headers or request.body is not body:
+                wire = wire._replace(exact=False)
             seen = Seen(
                 *(exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body),
                 *(answer or (None, (), None)),
             )
-            tie = ties.tie(seen, wire, body or b"")
+            tie = ties.tie(seen, wire, request.body or b"")
             lane = lanes.assign(connection_id, started_at, duration_ns)
             yield Planned(
                 due_ns=due,
@@ -174,6 +183,18 @@ class Planner:
     def _tagged(self, exchange_id: str) -> Changes:
         assert self._settings.tag is not None
         return replace(self._changes, set=(*self._changes.set, (self._settings.tag, exchange_id)))
+
+    def _rewritten(self, session_id: str, endpoint: str, request: Request) -> Request:
+        """The request as the user's rules want it; one that was not captured whole is not sent anyway."""
+        if self._rewriter is None or len(request.body or b"") != request.size:
+            return request
+        parts = Parts(request.target, request.headers, request.body)
+        new = self._rewriter.apply(session_id, share_of, endpoint, parts)
+        if new == parts:
+            return request
+        return request._replace(
+            target=new.target, headers=tuple(new.headers), body=new.body, size=len(new.body or b"")
+        )
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         for batch in self._dataset.batches(_COLUMNS + (_ANSWER_COLUMNS if self._binder is not None else ())):

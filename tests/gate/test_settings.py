@@ -26,7 +26,7 @@ def read(tmp_path: Path, text: str) -> GateSettings:
 
 ERRORS = [
     ("", r"\[gate\] needs a capture: capture = "),
-    ("[gates]", r"unknown table \[gates\]; known are baseline, bind, candidate"),
+    ("[gates]", r"unknown table \[gates\]; known are auth, baseline, bind, candidate"),
     ("gate = 3", r"gate must be a table: write \[gate\]"),
     ("[gate]\ncaptur = 'x'", r"\[gate\] has no key 'captur'; known are at_once, capture"),
     ("[gate]\ncapture = 3", r"\[gate\] capture = 3 must be a text in quotes"),

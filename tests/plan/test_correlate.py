@@ -43,7 +43,7 @@ FOUND = [
     pytest.param({"answer": {"thing": {"id": 41}}}, {"body": {"items": [{"thing": 41}]}},
                  "POST /things $.thing.id", "POST /use $.items[*].thing", id="by the object's name"),
     pytest.param({"gives": (("Location", "/things/41"),)}, {"endpoint": "GET /things/{id}", "target": "/things/41"},
-                 "POST /things header location path[1]", "GET /things/{id} path[1]", id="Location"),
+                 "POST /things header location path[1] things", "GET /things/{id} path[1]", id="Location"),
     pytest.param({"gives": (("ETag", 'W/"9f3d4a538c0e"'),)}, {"headers": (("If-Match", 'W/"9f3d4a538c0e"'),)},
                  "POST /things header etag", "* header if-match", id="ETag"),
     pytest.param({"gives": (("X-Cart", TOKEN),)}, {"headers": (("X-Cart", TOKEN),)},

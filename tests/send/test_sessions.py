@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from replay.config import RunSettings
+from replay.config import RunSettings, load
 from replay.demo.children import shop
+from replay.errors import ReplayError
 from replay.model import Exchange, Result
 from replay.store.reader import Dataset
 from replay.verbs.run import replay_run
@@ -223,7 +224,49 @@ def test_the_bindings_of_a_capture_are_listed(tmp_path: Path) -> None:
     config.write_text('[[bind]]\nforbid = "* cookie *"\nto = "* header *"\n')
     listed = json.loads(replay("inspect", SHOP, "--bindings", "--json", "--config", config).stdout)
     found = {(rule["maker"], rule["user"]) for rule in listed}
-    assert ("POST /checkout header location path[1]", "GET /orders/{id} path[1]") in found
+    assert ("POST /checkout header location path[1] orders", "GET /orders/{id} path[1]") in found
     assert ("POST /login cookie session", "* cookie session") in found
     assert not any(user.startswith("* header") and " cookie " in maker for maker, user in found)
     assert re.search(r" 243 +6 ", replay("inspect", SHOP, "--bindings").stdout)
+
+
+def test_rewrites_and_test_users_come_from_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("name,password\nann,s3cret\n")
+    (tmp_path / "mine.py").write_text(
+        "def mark(session, parts):\n    return parts._replace(headers=(*parts.headers, ('X-Session', session)))\n"
+    )
+    config = tmp_path / "replay.toml"
+    config.write_text(
+        '[auth]\nusers = "users.csv"\n'
+        '[[rewrite.rule]]\nendpoint = "POST *"\njson = "$.password"\nset = "{user.password}"\n'
+        '[[rewrite.rule]]\ncall = "mine:mark"\n'
+    )
+    body = b'{"user": "ann", "password": "xxxxx"}'
+    login = at(0, 0, 1, method="POST", target="/login", endpoint="POST /login", request_body=body,
+               request_size=len(body), request_headers=(("Content-Type", "application/json"),
+                                                        ("Content-Length", str(len(body)))))  # fmt: skip
+    capture = write(tmp_path / "capture", [login])
+    with RecordingServer() as server:
+        settings = load(config).run_settings(writes=("*",))
+        replay_run(capture, server.url, tmp_path / "run", settings)
+        (request,) = server.requests
+    assert request == (
+        b"POST /login HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 37\r\nX-Session: s0\r\n\r\n"
+        b'{"user": "ann", "password": "s3cret"}'
+    )
+    (row,) = rows(tmp_path / "run")
+    assert (row.exact, row.sent_body) == (False, request.partition(b"\r\n\r\n")[2])
+
+
+def test_a_function_that_cannot_be_had_is_said_before_anything_is_sent(tmp_path: Path) -> None:
+    config = tmp_path / "replay.toml"
+    config.write_text('[[rewrite.rule]]\ncall = "nowhere:f"\n')
+    with RecordingServer() as server, pytest.raises(ReplayError, match='call = "nowhere:f" cannot be had'):
+        replay_run(
+            write(tmp_path / "capture", [at(0, 0, 1)]),
+            server.url,
+            tmp_path / "run",
+            load(config).run_settings(),
+        )
+    assert server.requests == []
+    assert not (tmp_path / "run").exists()
