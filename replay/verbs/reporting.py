@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from replay.diff.pairs import Trio, join
 from replay.diff.session import Comparison
 from replay.diff.settings import DiffSettings
 from replay.errors import UsageError
-from replay.findings import NOISE, Fidelity, Finding, Report
+from replay.findings import NOISE, Example, Fidelity, Finding, Report
 from replay.report import annotations as github
 from replay.report import json_, junit, markdown, openmetrics
 from replay.report.dossier import (
@@ -41,7 +42,7 @@ from replay.report.dossier import (
     Percentile,
     RunFacts,
 )
-from replay.report.exchange import Row, curl, rows_of
+from replay.report.exchange import Answered, Line, Row, curl, rows_of
 from replay.report.fidelity import FidelityLimits
 from replay.report.gate import invalidated
 from replay.store import metadata
@@ -59,6 +60,7 @@ _DRIFT_PAIRS = 20_000
 _MAX_CONTEXTS = 200
 _MAX_REQUESTS = 1000
 _CONTEXT_LINES = 3
+_STATUS_LINES = 6
 _DRIFT_KINDS = ("status", "type", "missing", "extra")
 
 RENDERERS: Mapping[str, Callable[[Dossier], str]] = {
@@ -404,8 +406,19 @@ def _contexts(report: Report, runs: Mapping[str, Dataset]) -> dict[str, tuple[Ro
         example = finding.examples[0]
         if example.exchange_id in old and example.exchange_id in new:
             left, right = (shown_answer(side[example.exchange_id]) for side in (old, new))
-            contexts[finding.id] = _window(tuple(rows_of(left, right, (example.path,))))
+            contexts[finding.id] = _context(example, left, right)
     return {finding_id: rows for finding_id, rows in contexts.items() if rows}
+
+
+def _context(example: Example, left: Answered, right: Answered) -> tuple[Row, ...]:
+    if example.path != "status":
+        return _window(tuple(rows_of(left, right, (example.path,))))
+    # Why the status is another is mostly in how the body begins.
+    beginnings = zip_longest(left.body[:_STATUS_LINES], right.body[:_STATUS_LINES])
+    return (
+        (Line(example.left, "status"), Line(example.right, "status"), True),
+        *((old, new, old is None or new is None or old.text != new.text) for old, new in beginnings),
+    )
 
 
 def _window(rows: Sequence[Row]) -> tuple[Row, ...]:
