@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from replay import __version__
-from replay.diff.answers import Answer
+from replay.diff.answers import Answer, Comparer
 from replay.diff.latency import SAMPLE, interval, value_at
-from replay.diff.pairs import Trio, join
-from replay.diff.session import Comparison
+from replay.diff.pairs import join
+from replay.diff.paths import erase
 from replay.diff.settings import DiffSettings
 from replay.errors import UsageError
 from replay.findings import NOISE, Example, Fidelity, Finding, Report
@@ -61,7 +60,7 @@ _MAX_CONTEXTS = 200
 _MAX_REQUESTS = 1000
 _CONTEXT_LINES = 3
 _STATUS_LINES = 6
-_DRIFT_KINDS = ("status", "type", "missing", "extra")
+_SHAPES = frozenset(("type", "missing", "extra"))
 
 RENDERERS: Mapping[str, Callable[[Dossier], str]] = {
     "json": lambda dossier: json_.render(dossier.report, dossier),
@@ -285,10 +284,16 @@ class _Drift:
     def __init__(self) -> None:
         self.sizes = [0, 0]
         self.times: tuple[list[int], list[int]] = ([], [])
+        self.pairs = 0
         self.status = 0
         self.statuses: Counter[str] = Counter()
-        self.pairs = 0
+        self.shape = 0
+        self.paths: Counter[str] = Counter()
         self.example: str | None = None
+
+    def rank(self, path: str) -> tuple[bool, int, str]:
+        """Fields before headers (a balancer in front of production adds some), then the most frequent."""
+        return path.startswith("headers."), -self.paths[path], path
 
 
 def _drift(capture: Dataset, baseline: Dataset, settings: DiffSettings) -> tuple[DriftRow, ...]:
@@ -297,23 +302,18 @@ def _drift(capture: Dataset, baseline: Dataset, settings: DiffSettings) -> tuple
     Values are others by nature (secrets are pseudonyms, time has passed): what counts is whether staging
     answers with the same status, the same fields of the same types, and about as much as fast.
     """
-    comparison = Comparison(replace(settings, latency=None, accepted=()), has_control=False)
+    comparer = Comparer(settings.compare)
     sums: dict[str, _Drift] = defaultdict(_Drift)
     first_lap = (answer for answer in answers(baseline) if answer.lap == 0)
-    for number, trio in enumerate(join(answers(capture), first_lap)):
-        if number >= _DRIFT_PAIRS:
-            break
-        old, new, _ = trio
+    for old, new, _ in islice(join(answers(capture), first_lap), _DRIFT_PAIRS):
         if old is None or new is None or new.skipped is not None or old.error is not None:
             continue
-        comparison.add(Trio(old, new, None))
-        _add_drift(sums[old.endpoint], old, new)
-    findings = comparison.report("", "", None).findings
-    rows = [_drift_row(endpoint, found, findings) for endpoint, found in sums.items()]
+        _add_drift(sums[old.endpoint], old, new, comparer)
+    rows = [_drift_row(endpoint, found) for endpoint, found in sums.items()]
     return tuple(sorted(rows, key=lambda row: (-(row.status + row.shape) / row.pairs, row.endpoint)))
 
 
-def _add_drift(found: _Drift, old: Answer, new: Answer) -> None:
+def _add_drift(found: _Drift, old: Answer, new: Answer, comparer: Comparer) -> None:
     found.pairs += 1
     if old.status != new.status:
         found.status += 1
@@ -325,28 +325,31 @@ def _add_drift(found: _Drift, old: Answer, new: Answer) -> None:
     for times, answer in zip(found.times, (old, new), strict=True):
         if answer.duration_ns is not None:
             times.append(answer.duration_ns)
+    shapes = {
+        f"{erase(found_here.path)} {found_here.kind}"
+        for found_here in comparer.differences(old, new)
+        if found_here.kind in _SHAPES
+    }
+    if shapes:
+        found.shape += 1
+        found.paths.update(shapes)
+        found.example = found.example or old.exchange_id
 
 
-def _drift_row(endpoint: str, found: _Drift, findings: Sequence[Finding]) -> DriftRow:
-    shapes = [
-        finding
-        for finding in findings
-        if finding.endpoint == endpoint and finding.kind in _DRIFT_KINDS and finding.path != "status"
-    ]
+def _drift_row(endpoint: str, found: _Drift) -> DriftRow:
     alike = max(1, found.pairs - found.status)
-    example = found.example or next((f.examples[0].exchange_id for f in shapes if f.examples), None)
     return DriftRow(
         endpoint=endpoint,
         pairs=found.pairs,
         status=found.status,
-        shape=max((finding.differing for finding in shapes), default=0),
+        shape=found.shape,
         captured_bytes=found.sizes[0] / alike,
         staged_bytes=found.sizes[1] / alike,
         captured_ms=_median_ms(found.times[0]),
         staged_ms=_median_ms(found.times[1]),
         statuses=", ".join(f"{change} ×{count}" for change, count in found.statuses.most_common(3)),
-        paths=tuple(f"{finding.path} {finding.kind}" for finding in shapes[:4]),
-        example=example,
+        paths=tuple(sorted(found.paths, key=found.rank)[:4]),
+        example=found.example,
     )
 
 
