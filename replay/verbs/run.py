@@ -168,7 +168,14 @@ def _follow(
         except KeyboardInterrupt:
             interrupted += 1
             with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT if interrupted == 1 else signal.SIGUSR2)
+                process.send_signal(_ending(interrupted, tally))
+
+
+def _ending(interrupted: int, tally: _Tally) -> signal.Signals:
+    """How to end the replayer; one that is still starting would only complain of a Ctrl-C, at length."""
+    if not tally.heard:
+        return signal.SIGTERM
+    return signal.SIGINT if interrupted == 1 else signal.SIGUSR2
 
 
 class _Tally:
@@ -177,6 +184,11 @@ class _Tally:
     def __init__(self, planned: int) -> None:
         self._planned = planned
         self._of: dict[str, dict[str, int]] = {}
+
+    @property
+    def heard(self) -> bool:
+        """Whether any worker has said anything."""
+        return bool(self._of)
 
     def hear(self, line: dict[str, Any]) -> Progress:
         """Take in one worker's line; an error it tells is raised here."""
@@ -191,10 +203,14 @@ class _Tally:
 
 def _summary(out: Path, returncode: int, interrupted: bool) -> RunSummary:
     if not (out / "run.json").exists():
+        if interrupted:
+            raise KeyboardInterrupt
         raise ReplayError(f"the replayer ended before it began (exit {returncode}): its messages are above")
     meta = metadata.load(out, "run")
     if not meta.get("workers"):
         recover(out, "run")
+        if interrupted:  # before it had sent anything
+            raise KeyboardInterrupt
         raise ReplayError(f"the replayer died (exit {returncode}); what it had recorded is readable in {out}")
     books = meta["books"] if meta["state"] == "closed" else closing.close(out)
     return RunSummary(out, books, interrupted or bool(books["interrupted"]))
