@@ -35,7 +35,8 @@ from replay.report.screen import size
 MAX_ROWS = 150
 """Rows of any table, the ones to look at first; the JSON report has the others."""
 
-MAX_CHARTS = 24
+MAX_CHARTS, MAX_FIGURES = 24, 60
+"""Endpoints whose times are drawn, and those whose times are told."""
 _PLACE, _TEXT, _CURL = 160, 400, 1500
 
 _LIKE_SIZE, _LIKE_TIME = 1.25, 2.0
@@ -417,7 +418,7 @@ def latency(dossier: Dossier) -> list[LatencyView]:
         judged = (JUDGEMENTS.index(row.judgement), -row.ratio) if row else (len(JUDGEMENTS), 0.0)
         return (endpoint != ALL, *judged, endpoint)
 
-    ordered = sorted({*curves, *rows}, key=rank)[:MAX_ROWS]
+    ordered = sorted({*curves, *rows}, key=rank)[:MAX_FIGURES]
     return [
         LatencyView(
             endpoint, cut(endpoint, _PLACE), tuple(curves.get(endpoint, ())), told(endpoint),
