@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from replay.diff.bound import unexplained
 from replay.diff.compare import body_differences
 from replay.diff.headers import FRAMING, VALUE_IGNORED, header_differences
 from replay.diff.lift import Lifted, lift
@@ -20,7 +21,7 @@ from replay.model import Header
 
 
 class Answer(NamedTuple):
-    """The columns of a result that a comparison needs; named as on disk."""
+    """The columns of a result that a comparison needs; named as on disk (see `replay.model.Result`)."""
 
     exchange_id: str
     lap: int
@@ -36,6 +37,8 @@ class Answer(NamedTuple):
     due_ns: int
     sent_ns: int | None
     duration_ns: int | None
+    learned: tuple[Header, ...] | None = ()
+    unbound: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Comparer:
             if left.status != right.status:
                 found.append(Difference("status", "status", left.status, right.status))
             found += self._bodies(left, right)
+            if found and (left.learned or right.learned):
+                found = unexplained(found, left.learned or (), right.learned or ())
         if found and self.book.rules:
             return self.book.keep(left.endpoint, found)
         return found

@@ -25,6 +25,8 @@ class Partial:
     control_accounts: Accounts = field(default_factory=lambda: Accounts("control"))
     notes: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
+    downstream: Counter[str] = field(default_factory=Counter)
+    """Exchanges whose differences follow from an earlier one of their session, by that one."""
 
     def absorb(self, other: Partial) -> None:
         """Add the tallies of other exchanges to these."""
@@ -35,3 +37,4 @@ class Partial:
         self.control_accounts.absorb(other.control_accounts)
         self.notes.update(other.notes)
         self.left_out += other.left_out
+        self.downstream.update(other.downstream)

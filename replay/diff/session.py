@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from replay.diff.accepted import accept
 from replay.diff.answers import Answer, Comparer
+from replay.diff.bound import downstream
 from replay.diff.latency import LatencySettings
 from replay.diff.pairs import Accounts, Trio
 from replay.diff.partial import Partial
@@ -66,11 +67,16 @@ class Comparison:
         controlled = self.has_control and sums.control_accounts.enter(baseline, control)
         if baseline is None or not (paired or controlled):
             return
-        sums.tally.add(
-            baseline,
-            self._compare(baseline, candidate) if paired else None,
-            self._compare(baseline, control) if controlled else None,
-        )
+        found = self._compare(baseline, candidate) if paired else None
+        follows = downstream(baseline.unbound, candidate.unbound) if found and candidate else None
+        if follows is not None:
+            # What differs here is the consequence of an earlier difference, which is counted where it is.
+            sums.downstream[follows] += 1
+            found, paired = None, False
+        noise = self._compare(baseline, control) if controlled else None
+        if noise and control is not None and downstream(baseline.unbound, control.unbound):
+            noise, controlled = None, False
+        sums.tally.add(baseline, found, noise)
         if paired and candidate is not None and self._latency is not None:
             sums.latencies.add(baseline, candidate, control if controlled else None)
 
@@ -117,7 +123,16 @@ class Comparison:
             *(() if self.has_control else (NO_CONTROL,)),
             *((f"{left_out} of the capture left out of the run",) if self.sums.left_out else ()),
             *(f"{count(number, 'body', 'bodies')}: {note}" for note, number in odd),
+            *self._downstream(),
         )
+
+    def _downstream(self) -> list[str]:
+        """What was not counted, because it follows from what was."""
+        most = sorted(self.sums.downstream.items(), key=lambda item: (-item[1], item[0]))[:MAX_NOTES]
+        return [
+            f"{count(number, 'exchange')} downstream of an earlier difference, not counted as findings: {cause}"
+            for cause, number in most
+        ]
 
     def _invalid(self) -> tuple[str, ...]:
         """Why these runs cannot be judged; empty if they can."""

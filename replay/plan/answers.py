@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from html import unescape
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -20,6 +21,7 @@ from replay.codings import decode
 from replay.model import Header
 from replay.plan.places import WEAK, Key, Place, strength
 
+MOST_REPEATED = 64
 MOST_VALUES = 512
 """Values taken from one answer: longer lists are catalogues."""
 
@@ -96,6 +98,11 @@ class Answer:
             value = _value(self.headers, str(place.keys[0])).strip()
             return _within(value, place.within) if value else None
         return self._find_element(place, recorded)
+
+    def repeated(self, values: Iterable[str]) -> list[str]:
+        """Those of the first few values that the body or a header holds; short ones may be there by accident."""
+        text = "\n".join([*(value for _, value in self.headers), self._decoded().decode("utf-8", "replace")])
+        return [value for value in islice(values, MOST_REPEATED) if value in text]
 
     def cookies(self) -> Iterator[tuple[str, str, bool]]:
         """Name, value and whether it is a deletion, of each Set-Cookie."""

@@ -359,8 +359,9 @@ class _Handed:
     end: int
 
 
-Take = tuple[Place, str]
-"""Where a live answer holds what the recorded one held there."""
+Take = tuple[Place | None, str]
+"""Where a live answer holds what the recorded one held there. No place: the recorded answer repeats a value that is
+known already."""
 
 
 class Binder:
@@ -405,18 +406,22 @@ class Binder:
     def takes(self, seen: Seen, number: int) -> tuple[Take, ...]:
         """What to take from the live answer to the session's request of that number."""
         places = self._makers.get(seen.endpoint)
-        if places is None or seen.duration_ns is None or seen.status is None or seen.status >= 400:
+        known = self._handed.get(seen.session_id)
+        if seen.duration_ns is None or seen.status is None or seen.status >= 400 or not (places or known):
             return ()
+        answer = Answer(seen.response_headers, seen.response_body)
+        found: list[Take] = [(None, value) for value in answer.repeated(reversed(known))] if known else []
+        if not places:
+            return tuple(found)
         handed = self._handed.setdefault(seen.session_id, OrderedDict())
-        found: list[Take] = []
-        for place, value in Answer(seen.response_headers, seen.response_body).produced():
+        for place, value in answer.produced():
             # The rule stands: a value that looks like nothing by chance is bound like the others.
             if place.erased in places and len(value) <= LONGEST and len(found) < _TAKES:
                 found.append((place, value))
                 maker = f"{seen.endpoint} {place.erased}"
-                known = handed.get(value)
-                if known is not None and known.number == number:
-                    known.makers[maker] = None
+                before = handed.get(value)
+                if before is not None and before.number == number:
+                    before.makers[maker] = None
                     continue
                 handed.pop(value, None)
                 handed[value] = _Handed({maker: None}, number, seen.started_at + seen.duration_ns)

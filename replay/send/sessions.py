@@ -180,13 +180,17 @@ class Sessions:
                 session.jar.pop(name, None)
             elif len(session.jar) < MOST_COOKIES or name in session.jar:
                 session.jar[name] = value
-        learned = []
+        learned, taken, repeated = [], 0, 0
         for packed, recorded in outcome.arrival.takes:
-            live = answer.find(Place._make(packed), recorded)
-            if live:
+            if packed is None:
+                live = session.table.get(recorded)
+                repeated += 1
+            elif live := answer.find(Place._make(packed), recorded):
                 session.keep(recorded, live)
+                taken += 1
+            if live:
                 learned.append((recorded, live))
-        if len(learned) < len(outcome.arrival.takes):
+        if taken + repeated < len(outcome.arrival.takes):
             session.fates[number] = _fate(outcome)
         return tuple(learned)
 

@@ -73,7 +73,7 @@ def _array(column: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 def _headers_array(column: Sequence[Any]) -> pa.Array:
     # Flattened by hand: building structs from Python objects one by one costs several times as much.
-    lists = [split_head(item) if isinstance(item, bytes) else item for item in column]
+    lists = [split_head(item) if isinstance(item, bytes) else item or () for item in column]
     offsets = [0]
     for item in lists:
         offsets.append(offsets[-1] + len(item))
