@@ -175,6 +175,8 @@ class Config:
     auth: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     diff: dict[str, Any] = field(default_factory=dict)
+    redact: tuple[dict[str, Any], ...] = ()
+    """The `[[redact]]` tables; `replay.capture.redact.Policy.of` reads and checks them."""
     gate: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The tables of `replay gate`, by name; `replay.verbs.gate_settings` reads and checks them."""
 
@@ -229,7 +231,7 @@ def load(path: Path | None) -> Config:
 
 
 def _config(path: Path, data: dict[str, Any]) -> Config:
-    known = {"routes", "bind", "rewrite", "auth", "run", "diff", *GATE_TABLES}
+    known = {"routes", "redact", "bind", "rewrite", "auth", "run", "diff", *GATE_TABLES}
     for key in data:
         if key not in known:
             raise ConfigError(f"{path}: unknown table [{key}]; known are {', '.join(sorted(known))}")
@@ -239,6 +241,7 @@ def _config(path: Path, data: dict[str, Any]) -> Config:
         bind=_bind(path, data.get("bind", [])),
         rewrite=_rewrite(path, _table(path, data, "rewrite")),
         auth=_auth(path, _table(path, data, "auth")),
+        redact=_redact_tables(path, data.get("redact", [])),
         run=_run_table(path, _table(path, data, "run")),
         diff=_diff_table(path, _table(path, data, "diff")),
         gate={key: _table(path, data, key) for key in GATE_TABLES if key in data},
@@ -311,6 +314,12 @@ def _auth(path: Path, table: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, str):
             raise ConfigError(f"{path}: [auth] {key} must be a text")
     return table
+
+
+def _redact_tables(path: Path, tables: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: redaction rules are tables of their own: write [[redact]]")
+    return tuple(tables)
 
 
 def _run_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:

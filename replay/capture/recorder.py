@@ -89,9 +89,9 @@ class Recorder:
         self._settings = settings
         self._directory = Path(settings.out)
         self._key = load_key(Path(settings.key_file) if settings.key_file else None)
-        routes = config.load(Path(settings.config) if settings.config else None).routes
-        self._redactor = Redactor(Policy(), self._key)
-        self._naming = Naming(routes)
+        configured = config.load(Path(settings.config) if settings.config else None)
+        self._redactor = Redactor(Policy.of(configured.redact), self._key)
+        self._naming = Naming(configured.routes)
         self._books = books.Books()
         self._writer = f"{time.time_ns():x}-{os.getpid():x}"
         self._pack = msgpack.Packer().pack

@@ -66,13 +66,15 @@ def import_files(
     """
     if not files:
         raise UsageError("name at least one file to import")
-    templater = Templater(configuration.load(config).routes)
-    redactor = Redactor(Policy(), load_key(key_file))
+    configured = configuration.load(config)
+    templater = Templater(configured.routes)
+    redactor = Redactor(Policy.of(configured.redact), load_key(key_file))
     key = load_key(key_file)
     unique = _without_repeats(files)
     for path in unique:
         for item in _items(path):
             if isinstance(item, Exchange):
+                redactor.begin()
                 target, _, _ = redactor.message(item.target, [], None)
                 templater.observe(item.method, target)
     redactor.counts.clear()
