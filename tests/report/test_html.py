@@ -288,3 +288,8 @@ def test_the_command_line_does_without_templates_and_charts() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+def test_rendering_leaves_the_import_system_as_it_was() -> None:
+    assert "<svg" in render(dossier())
+    assert all(hasattr(finder, "find_spec") for finder in sys.meta_path)

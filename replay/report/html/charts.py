@@ -7,6 +7,7 @@ that a chart is two or three kB, follows the page's colours in the dark as well,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,10 +83,19 @@ def rate(role: str, fidelity: Fidelity) -> Markup | None:
     )
 
 
-def _svg(series: Sequence[Series], label: str, **options: Any) -> Markup:
+def _pygal() -> Any:
+    """pygal, without the finder for map plug-ins that it leaves in `sys.meta_path`.
+
+    That finder speaks the protocol that Python gave up in 3.12: each import that fails would warn of it.
+    """
     import pygal  # here, so that only who renders a page pays for it
 
-    chart = pygal.XY(
+    sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    return pygal
+
+
+def _svg(series: Sequence[Series], label: str, **options: Any) -> Markup:
+    chart = _pygal().XY(
         width=WIDTH, height=HEIGHT, margin=2, margin_right=14, margin_top=8, js=(), css=(), no_prefix=True,
         disable_xml_declaration=True, show_legend=False, show_dots=False, include_x_axis=True,
         min_scale=3, max_scale=5, truncate_label=-1, **options,
