@@ -163,7 +163,9 @@ def diff(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="processes that share the work [default: the cores]"),
+        typer.Option(
+            min=1, metavar="N", help="processes that share the work [default: 2 where there is much]"
+        ),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -345,7 +347,14 @@ def inspect(
 @app.command("run")
 def run_(
     capture: Annotated[Path, typer.Argument(metavar="CAPTURE", help="the capture to replay")],
-    target: Annotated[str, typer.Option("--target", metavar="URL", help="where to: http://staging:8080")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            "--target",
+            metavar="URL",
+            help="where to: http://staging:8080; or several builds at once, each NAME=URL, their runs in DIR/NAME",
+        ),
+    ],
     out: OutOption,
     speed: Annotated[float | None, typer.Option(help="times as fast as recorded [default: 1]")] = None,
     rate: Annotated[
@@ -419,9 +428,9 @@ def run_(
     from replay import config as configuration
     from replay.plan.pacing import parse_duration
     from replay.report.overview import to_text
-    from replay.send.options import parse_header
+    from replay.send.options import parse_header, parse_targets
     from replay.verbs.inspecting import inspect as look
-    from replay.verbs.run import replay_run, telling
+    from replay.verbs.run import replay_abreast, replay_run, telling
 
     configured = configuration.load(config)
     settings = configured.run_settings(
@@ -456,15 +465,19 @@ def run_(
     )
     with _bars() as bars:
         show = bars.of("replay") if progress_fd is None else telling(progress_fd)
-        summary = replay_run(capture, target, out, settings, show)
-    _print(to_text(look(out), _width(), _color()))
-    fidelity = _fidelity(out, configured)
-    if summary.interrupted:
+        if len(target) == 1 and "=" not in target[0]:
+            summaries = [replay_run(capture, target[0], out, settings, show)]
+        else:
+            summaries = list(replay_abreast(capture, parse_targets(target), out, settings, show).values())
+    for summary in summaries:
+        _print(to_text(look(summary.out), _width(), _color()))
+    fidelities = [_fidelity(summary.out, configured) for summary in summaries]
+    if any(summary.interrupted for summary in summaries):
         _say(f"interrupted: what was sent is in {out}")
         raise typer.Exit(130)
-    if fidelity.stopped:
+    if any(fidelity.stopped for fidelity in fidelities):
         raise typer.Exit(1)
-    if not fidelity.faithful:
+    if not all(fidelity.faithful for fidelity in fidelities):
         raise typer.Exit(3)
 
 

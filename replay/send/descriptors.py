@@ -25,8 +25,11 @@ def raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def check(capture: Path, settings: RunSettings, shares: int) -> None:
-    """`UsageError` where a run needs more connections than a process may have files open here."""
+def check(capture: Path, settings: RunSettings, shares: int, targets: int = 1) -> None:
+    """`UsageError` where a run needs more connections than a process may have files open here.
+
+    Of `targets` that are asked at once each needs as many.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if settings.concurrency is not None:
         wanted, why = settings.concurrency, f"--concurrency {settings.concurrency}"
@@ -35,7 +38,7 @@ def check(capture: Path, settings: RunSettings, shares: int) -> None:
     else:
         wanted = most_at_once(capture, selection_of(settings))
         why = f"{capture} had {wanted:,} connections open at once"
-    needed = -(-wanted // shares) + _OTHERS
+    needed = (-(-wanted // shares) + _OTHERS) * targets
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise UsageError(
             f"{why}, and a process may open {hard:,} files here: raise that to {needed:,} (ulimit -n),"

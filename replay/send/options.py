@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from replay.config import RunSettings
@@ -74,6 +76,12 @@ def add_options(parser: Any) -> None:
     group = parser.add_argument_group("replay", "Replaying a capture (see `replay run --help`)")
     group.add_argument("--capture", env_var="REPLAY_CAPTURE", help="directory of the capture to replay")
     group.add_argument("--out", env_var="REPLAY_OUT", help="new directory for the run's results")
+    group.add_argument(
+        "--target",
+        action="append",
+        metavar="NAME=URL",
+        help="one of several builds to ask at once, each with a run of its own in OUT/NAME (instead of --host)",
+    )
     parser.add_argument(
         "--progress-fd", type=int, include_in_web_ui=False, help="write progress as JSON there"
     )
@@ -144,6 +152,21 @@ def to_arguments(settings: RunSettings) -> list[str]:
         elif value is not None:
             arguments.append(f"--{name}={value}")
     return arguments
+
+
+def parse_targets(texts: Sequence[str]) -> dict[str, str]:
+    """`NAME=URL` of several builds → URL by name; the name is that of the run's directory."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, url = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise UsageError(
+                f"--target {text!r}: with several targets, write NAME=URL: --target candidate=http://…"
+            )
+        if name in found:
+            raise UsageError(f"--target {name}=… is given twice: give each build a name of its own")
+        found[name] = url
+    return found
 
 
 def parse_header(text: str) -> tuple[str, str]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import gc
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from time import monotonic_ns
 
 import gevent
@@ -37,6 +38,19 @@ _DRAIN_S = 0.002
 _DRAIN_TIMEOUTS = 3
 # How long answers may still come once the kill switch has stopped everything.
 _STOPPED_NS = 1000 * _MS
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The garbage collector frozen and off meanwhile."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class Pump:
@@ -92,19 +106,19 @@ class Pump:
 
     def run(self, arrivals: Iterable[Planned]) -> None:
         """Send all arrivals, each at its instant, and wait for the last answer or timeout."""
-        gc.collect()
-        gc.freeze()
-        gc.disable()
         try:
-            if self._concurrency is None:
-                self._open_loop(arrivals)
-            else:
-                self._closed_loop(arrivals, self._concurrency)
-            self.drain()
+            with quiet():
+                if self._concurrency is None:
+                    self._open_loop(arrivals)
+                else:
+                    self._closed_loop(arrivals, self._concurrency)
+                self.drain()
         finally:
-            gc.enable()
-            gc.unfreeze()
-            self._turns.close()
+            self.close()
+
+    def close(self) -> None:
+        """Release what the pump waits with: it is not used again."""
+        self._turns.close()
 
     def drain(self) -> None:
         """Wait for what is under way, and for what waits for it on the same connection.
@@ -242,6 +256,38 @@ class Pump:
 
     def _connections(self) -> list[Connection]:
         return [*self._lanes.values(), *self._closing]
+
+    # In step with the pumps of other builds: see `replay.send.abreast`
+
+    @property
+    def full(self) -> bool:
+        """The closed loop has as many arrivals under way as it may have."""
+        return self._concurrency is not None and self.under_way >= self._concurrency
+
+    @property
+    def has_finished(self) -> bool:
+        """There are outcomes to record."""
+        return bool(self._finished)
+
+    def due(self, arrival: Planned, now: int) -> int:
+        """When an arrival is due: in the closed loop, whenever its turn has come."""
+        return now if self._concurrency is not None else self._start + arrival.due_ns
+
+    def over(self, now: int) -> bool:
+        """Nothing more is to be taken up."""
+        return self._governor.stopped or (self._concurrency is not None and now >= self._closed_until)
+
+    def take_up(self, arrival: Planned, due_at: int, now: int) -> None:
+        """Send one arrival now."""
+        self._take_up(arrival, due_at, now)
+
+    def rest(self, now: int, wait_ns: int) -> None:
+        """Use some of the time before the next arrival."""
+        self._rest(now, wait_ns or _MS)
+
+    def housekeep(self, now: int) -> None:
+        """Write what is gathered, give up what has waited too long: cheap to ask, seldom to be done."""
+        self._housekeep(now)
 
     # Connections
 

@@ -28,10 +28,11 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
 from replay.send import closing, descriptors
+from replay.send.abreast import abreast, run_abreast, take_all
 from replay.send.crew import DONE, Crew, Hand, start_soon
 from replay.send.guard import admit
 from replay.send.live import KEY, Figures, Live, show_in
-from replay.send.options import add_options, settings_from
+from replay.send.options import add_options, parse_targets, settings_from
 from replay.send.worker import Job, Worker
 from replay.store import metadata
 from replay.store.reader import Dataset
@@ -115,7 +116,7 @@ class ReplayUser(User):
 
 _PUMPING: set[int] = set()
 _CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
-_WORKERS: dict[int, Worker] = {}
+_WORKERS: dict[int, list[Worker]] = {}
 """This process's own workers by their share."""
 
 
@@ -143,7 +144,7 @@ def _report_live(client_id: str, data: dict[str, Any]) -> None:
 
 
 def _own_figures() -> list[Figures]:
-    return [figures for worker in _WORKERS.values() if (figures := worker.figures())]
+    return [figures for workers in _WORKERS.values() for worker in workers if (figures := worker.figures())]
 
 
 @events.test_start.add_listener
@@ -153,18 +154,19 @@ def _begin_run(environment: Any, **_: Any) -> None:
         return
     options = environment.parsed_options
     try:
-        target, settings = _checked(options, environment.host)
-        descriptors.check(Path(options.capture), settings, _shares(environment))
-        metadata.create(
-            Path(options.out),
-            "run",
-            source={
-                "capture": str(Path(options.capture).resolve()),
-                "target": target.url,
-                "workers": _shares(environment),
-            },
-            settings=asdict(settings),
-        )
+        routes = _checked(options, environment.host)
+        for out, (target, settings) in routes.items():
+            descriptors.check(Path(options.capture), settings, _shares(environment), len(routes))
+            metadata.create(
+                out,
+                "run",
+                source={
+                    "capture": str(Path(options.capture).resolve()),
+                    "target": target.url,
+                    "workers": _shares(environment),
+                },
+                settings=asdict(settings),
+            )
     except ReplayError as error:
         environment.process_exit_code = error.exit_code
         _say(error, options.progress_fd)
@@ -176,34 +178,40 @@ def _close_run(environment: Any, **_: Any) -> None:
     """The master closes what its workers could not."""
     crew = _CREWS.get(environment.runner)
     if isinstance(crew, Crew) and crew.started:
-        closing.close(Path(environment.parsed_options.out))
+        for out in _routes(environment.parsed_options, environment.host):
+            closing.close(out)
 
 
 def _replay_share(environment: Any, share: int) -> None:
     options = environment.parsed_options
     descriptors.raise_limit()
-    target = parse_target(environment.host, "--host")
-    settings = admit(target, Path(options.capture), settings_from(options))
+    routes = _checked(options, environment.host, begun=True)
     shares = _shares(environment)
-    job = Job(
-        options.capture, Path(options.out), target, settings, f"w{share}", share, shares, options.progress_fd
-    )
     hand = _CREWS.get(environment.runner)
+    agree = hand.agree if isinstance(hand, Hand) else start_soon
+    alarm = hand.alarm if isinstance(hand, Hand) else None
     fire = environment.events.request.fire
+    jobs = [
+        Job(options.capture, out, target, settings, f"w{share}", share, shares, options.progress_fd)
+        for out, (target, settings) in routes.items()
+    ]
+    workers = [Worker(jobs[0], fire, agree, alarm)] if len(jobs) == 1 else abreast(jobs, fire, agree, alarm)
     if isinstance(hand, Hand):
-        worker = Worker(job, fire, hand.agree, hand.alarm)
-        hand.heed = worker.governor.take
-    else:
-        worker = Worker(job, fire, start_soon)
-    gevent.signal_handler(signal.SIGUSR2, worker.abandon)
+        hand.heed = lambda trip: take_all(workers, trip)
+    for worker in workers:
+        gevent.signal_handler(signal.SIGUSR2, worker.abandon)
     # Locust ends well on Ctrl-C; gevent would print it as an error first.
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)
-    _WORKERS[share] = worker
+    _WORKERS[share] = workers
     try:
-        worker.run()
+        if len(workers) == 1:
+            workers[0].run()
+        else:
+            run_abreast(workers)
     finally:
-        if worker.books and closing.enter(job.out, job.name, worker.books, shares):
-            closing.close(job.out)
+        for job, worker in zip(jobs, workers, strict=True):
+            if worker.books and closing.enter(job.out, job.name, worker.books, shares):
+                closing.close(job.out)
 
 
 def _shares(environment: Any) -> int:
@@ -213,18 +221,31 @@ def _shares(environment: Any) -> int:
     return max(1, int(environment.parsed_options.expect_workers))
 
 
-def _checked(options: Any, host: str | None) -> tuple[Target, RunSettings]:
+def _routes(options: Any, host: str | None) -> dict[Path, str]:
+    """Directory of a run → the URL it goes to: one, or one for each build that is asked at once."""
+    out = Path(options.out)
+    if options.target:
+        return {out / name: url for name, url in parse_targets(options.target).items()}
+    return {out: host or ""}
+
+
+def _checked(options: Any, host: str | None, begun: bool = False) -> dict[Path, tuple[Target, RunSettings]]:
+    """Where each run goes, and its settings, the target's address pinned; `begun`: the runs are there already."""
     if not options.capture:
         raise UsageError("--capture is missing: name the directory of a capture to replay")
     if not options.out:
         raise UsageError("--out is missing: name a new directory for the run's results")
-    if not host:
+    if not host and not options.target:
         raise UsageError("--host is missing: name the target, such as http://staging:8080")
-    if (Path(options.out) / "run.json").exists():
-        raise UsageError(f"--out {options.out} already holds a run: choose another directory")
-    Dataset.open(Path(options.capture), "capture")
-    target = parse_target(host, "--host")
-    return target, admit(target, Path(options.capture), settings_from(options))
+    routes = _routes(options, host)
+    for out in routes:
+        if (out / "run.json").exists() and not begun:
+            raise UsageError(f"--out {out} already holds a run: choose another directory")
+    capture = Path(options.capture)
+    Dataset.open(capture, "capture")
+    option = "--target" if options.target else "--host"
+    targets = {out: parse_target(url, option) for out, url in routes.items()}
+    return {out: (target, admit(target, capture, settings_from(options))) for out, target in targets.items()}
 
 
 def _end(environment: Any) -> None:

@@ -42,6 +42,12 @@ class Job:
     share: int = 0
     shares: int = 1
     progress_fd: int | None = None
+    label: str = ""
+    """What it is called where several builds are asked at once: the build's name besides its own."""
+
+
+Drive = Callable[[Pump, Source], None]
+"""Sends a source's arrivals by a pump; returns when all are taken up and answered."""
 
 
 class Worker:
@@ -58,6 +64,7 @@ class Worker:
         fire: Callable[..., Any],
         agree: Callable[[], int],
         alarm: Callable[[Trip], None] | None = None,
+        drive: Drive = Pump.run,
     ) -> None:
         self.books: dict[str, Any] = {}
         self._job = job
@@ -66,6 +73,7 @@ class Worker:
         self._alarm = alarm
         self._stop_file = job.out / STOP_FILE
         self.governor = _governor(job)
+        self._drive = drive
         self._source: Source | None = None
         self._pump: Pump | None = None
         self._recorder: Recorder | None = None
@@ -125,7 +133,7 @@ class Worker:
         if self._pump is None or self._recorder is None:
             return None
         return {
-            "worker": self._job.name,
+            "worker": self._job.label or self._job.name,
             **_counts(self._pump, self._recorder),
             "late": self._recorder.late,
             "lag_max_ms": round(self._recorder.lag_max_ns / 1e6, 2),
@@ -147,7 +155,7 @@ class Worker:
     def _send(self, pump: Pump, recorder: Recorder, source: Source) -> None:
         ticker = gevent.spawn(self._tell, pump, recorder) if self._job.progress_fd is not None else None
         try:
-            pump.run(source)
+            self._drive(pump, source)
         except gevent.GreenletExit:
             self._interrupted = True
             pump.drain()
@@ -172,7 +180,7 @@ class Worker:
             gevent.sleep(_PROGRESS_S)
 
     def _tell_once(self, pump: Pump, recorder: Recorder) -> None:
-        line = {"worker": self._job.name, **_counts(pump, recorder)}
+        line = {"worker": self._job.label or self._job.name, **_counts(pump, recorder)}
         assert self._job.progress_fd is not None
         try:
             os.write(self._job.progress_fd, json.dumps(line).encode() + b"\n")

@@ -23,7 +23,7 @@ def diff_runs(
 ) -> Report:
     """Compare the candidate's run with the baseline's, the control's telling what is noise.
 
-    `jobs` processes share the work (`None`: one for each core, where there is enough to do); the report does
+    `jobs` processes share the work (`None`: two, where there is enough to do); the report does
     not depend on it. `InputError` where a directory is no run.
     """
     runs = [Dataset.open(path, "run") for path in (candidate, *([control] if control else []))]

@@ -33,6 +33,8 @@ PARTITION_BYTES = 64 << 20
 """About what one partition holds of all its runs together, uncompressed."""
 
 _ENOUGH_FOR_A_POOL = 4
+# Each takes some 300 MB: more of them are for those to ask who have that.
+_MOST_BY_ITSELF = 2
 _ORDER = ("exchange_id", "lap")
 _CAPTURED = (
     *("exchange_id", "session_id", "endpoint", "status", "response_headers", "response_body"),
@@ -93,11 +95,12 @@ def compare(partition: Partition) -> Partial:
 
 
 def compare_all(sources: Sequence[Source], settings: DiffSettings, jobs: int | None = None) -> Comparison:
-    """The whole comparison, shared by `jobs` processes; `None`: as many as there are cores, where it is worth it."""
+    """The whole comparison, shared by `jobs` processes; `None`: two, where it is worth it."""
     comparison = beginning(sources, settings)
     tasks = partitions(sources, settings)
     if jobs is None:
-        jobs = len(os.sched_getaffinity(0)) if len(tasks) >= _ENOUGH_FOR_A_POOL else 1
+        cores = min(_MOST_BY_ITSELF, len(os.sched_getaffinity(0)))
+        jobs = cores if len(tasks) >= _ENOUGH_FOR_A_POOL else 1
     for partial in map(compare, tasks) if jobs == 1 or len(tasks) == 1 else _pooled(tasks, jobs):
         comparison.absorb(partial)
     return comparison

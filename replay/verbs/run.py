@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,23 +72,74 @@ def replay_run(
     Raises `ReplayError` when it cannot start: nothing has been written then. Ctrl-C once stops sending,
     waits for what is under way and closes the run; twice gives up waiting. SIGTERM counts as Ctrl-C.
     """
+    planned = _checked(capture, out)
+    settings = _reachable(target, capture, settings)
+    arguments = ["--host", target, "--out", str(out), *to_arguments(settings)]
+    return _replay(capture, [out], arguments, settings.workers, planned, progress)[0]
+
+
+def replay_abreast(
+    capture: Path,
+    targets: Mapping[str, str],
+    out: Path,
+    settings: RunSettings,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, RunSummary]:
+    """Replay `capture` against several builds at once: each arrival to all of them, in random order.
+
+    `targets` maps a build's name to its URL; its run is `out`/name. Everything else is as of `replay_run`.
+    """
+    planned = _checked(capture, out) * len(targets)
+    for url in targets.values():
+        _reachable(url, capture, settings)
+    routes = [f"--target={name}={url}" for name, url in targets.items()]
+    arguments = [*routes, "--out", str(out), *to_arguments(settings)]
+    outs = [out / name for name in targets]
+    summaries = _replay(capture, outs, arguments, settings.workers, planned, progress)
+    return dict(zip(targets, summaries, strict=True))
+
+
+def _checked(capture: Path, out: Path) -> int:
+    """The number of exchanges; `InputError` where there is no capture, or no room for a new run."""
     planned = Dataset.open(capture, "capture").count
-    destination = parse_target(target)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise InputError(f"{out} is there already and not empty: choose another --out for this run")
+    return planned
+
+
+def _reachable(target: str, capture: Path, settings: RunSettings) -> RunSettings:
+    """The settings with the target's address pinned; `TargetError` where it must not, or cannot, be hit."""
+    destination = parse_target(target)
     settings = admit(destination, capture, settings)
     check_reachable(destination, settings)
+    return settings
+
+
+def _replay(
+    capture: Path,
+    outs: Sequence[Path],
+    arguments: Sequence[str],
+    workers: int,
+    planned: int,
+    progress: Callable[[Progress], None] | None,
+) -> list[RunSummary]:
+    """Run the replayer to its end, whatever ends it; what became of each of its runs."""
     reading, writing = os.pipe()
-    with terminable(), _locust(_arguments(capture, target, out, settings, writing), writing) as process:
+    command = [*_command(capture, workers, writing), *arguments]
+    with terminable(), _locust(command, writing) as process:
         os.close(writing)
         with os.fdopen(reading, "rb") as lines:
             try:
                 interrupted = _follow(process, lines, planned, progress)
             except ReplayError:
                 process.wait(_STOP_TIMEOUT_S)
-                _remove_empty(out)
+                for out in outs:
+                    _remove_empty(out)
+                if len(outs) > 1:
+                    with suppress(OSError):
+                        outs[0].parent.rmdir()
                 raise
-    return _summary(out, process.returncode, interrupted)
+    return [_summary(out, process.returncode, interrupted) for out in outs]
 
 
 def stop(run: Path) -> None:
@@ -109,18 +160,16 @@ def telling(descriptor: int) -> Callable[[Progress], None]:
     return tell
 
 
-def _arguments(capture: Path, target: str, out: Path, settings: RunSettings, progress_fd: int) -> list[str]:
+def _command(capture: Path, workers: int, progress_fd: int) -> list[str]:
     several: tuple[str, ...] = ()
-    if settings.workers > 1:
+    if workers > 1:
         port = str(_free_port())
-        several = ("--processes", str(settings.workers), "--master-bind-host", "127.0.0.1")
+        several = ("--processes", str(workers), "--master-bind-host", "127.0.0.1")
         several += ("--master-bind-port", port, "--master-port", port)
     return [
         *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE)),
         *("--headless", "--only-summary", "--skip-log-setup"),
-        *("--capture", str(capture), "--host", target, "--out", str(out)),
-        *("--progress-fd", str(progress_fd)),
-        *to_arguments(settings),
+        *("--capture", str(capture), "--progress-fd", str(progress_fd)),
         *several,
     ]
 
