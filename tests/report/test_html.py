@@ -238,7 +238,8 @@ def many(count: int, text: str, judgement: str = REGRESSION, slow: bool = True) 
 def test_a_thousand_findings_with_everything_stay_below_2_mb(text: str) -> None:
     page = render(many(1000, text))
     assert len(page.encode()) < 2_000_000
-    Page(page)
+    assert len([attrs for attrs in Page(page).all("details") if "data-kind" in attrs]) > 150
+    assert page.count('class="sides"') > 5  # the first are in full, whatever the others need
 
 
 def test_a_thousand_plain_findings_are_all_there_and_the_first_in_full() -> None:

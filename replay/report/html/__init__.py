@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from importlib.resources import files
 from typing import Any
@@ -54,26 +55,40 @@ def _around(dossier: Dossier, cards: list[views.Card]) -> dict[str, Any]:
 
 
 def _shown_within(env: Environment, cards: list[views.Card], limit: int) -> list[tuple[views.Card, Markup]]:
-    """Cards as markup of at most `limit` bytes, the first ones in full. Which is full is decided in rank order."""
+    """Cards as markup of at most `limit` bytes together.
+
+    The first are in full whatever the others need, up to a quarter of the room; then as many as possible are
+    there at all; what room is left makes them full, again from the first on.
+    """
     template = env.get_template("finding.html.j2")
-    brief: list[Markup] = []
-    left = limit
-    for card in cards:
-        made = Markup(template.render(card=card, full=False, opened=False))  # noqa: S704  the template has escaped it
-        left -= _bytes(made)
+
+    def made(place: int, *, full: bool) -> Markup:
+        opened = full and place < OPENED and cards[place].judgement in (REGRESSION, SUSPECT)
+        return Markup(template.render(card=cards[place], full=full, opened=opened))  # noqa: S704  escaped there
+
+    shown = _while_room((made(place, full=True) for place in range(len(cards))), limit // 4)
+    first = len(shown)
+    left = limit - sum(map(_bytes, shown))
+    shown += _while_room((made(place, full=False) for place in range(first, len(cards))), left)
+    left -= sum(map(_bytes, shown[first:]))
+    for place in range(first, len(shown)):
+        full = made(place, full=True)
+        left -= _bytes(full) - _bytes(shown[place])
         if left < 0:
             break
-        brief.append(made)
-    shown = []
-    for place, (card, made) in enumerate(zip(cards, brief, strict=False)):
-        opened = place < OPENED and card.judgement in (REGRESSION, SUSPECT)
-        full = Markup(template.render(card=card, full=True, opened=opened)) if left > 0 else made  # noqa: S704
-        more = _bytes(full) - _bytes(made)
-        if more <= left:
-            left -= more
-            made = full
-        shown.append((card, made))
-    return shown
+        shown[place] = full
+    return list(zip(cards, shown, strict=False))
+
+
+def _while_room(texts: Iterable[Markup], room: int) -> list[Markup]:
+    """The first texts that fit in so many bytes."""
+    taken = []
+    for text in texts:
+        room -= _bytes(text)
+        if room < 0:
+            break
+        taken.append(text)
+    return taken
 
 
 def _bytes(text: str) -> int:

@@ -37,7 +37,7 @@ MAX_ROWS = 150
 
 MAX_CHARTS, MAX_FIGURES = 24, 60
 """Endpoints whose times are drawn, and those whose times are told."""
-_PLACE, _TEXT, _CURL = 160, 400, 1500
+_PLACE, _PEEK, _TEXT, _CURL = 160, 120, 400, 1500
 
 _LIKE_SIZE, _LIKE_TIME = 1.25, 2.0
 """Sizes and times up to this many times another are like it; beyond, staging is not like production."""
@@ -88,7 +88,7 @@ class ExampleView:
 class Card:
     """One finding, or one endpoint that grew slower. `bar` is the share of its exchanges, 0 to 1.
 
-    `ids` are what `replay accept` takes.
+    `ids` are what `replay accept` takes; `peek` the beginnings of both values.
     """
 
     anchor: str
@@ -101,6 +101,7 @@ class Card:
     bar: float
     share: str
     evidence: str
+    peek: tuple[tuple[Segment, ...], tuple[Segment, ...]] | None
     examples: tuple[ExampleView, ...]
     context: tuple[ContextRow, ...] = ()
     asking: Asking | None = None
@@ -230,6 +231,7 @@ def _card(finding: Finding, dossier: Dossier) -> Card:
         bar=finding.share,
         share=f"{words.percent(finding.differing, finding.pairs)} of {finding.pairs:,}",
         evidence=" · ".join(_evidence(finding)),
+        peek=marked(cut(first.left, _PEEK), cut(first.right, _PEEK)) if first else None,
         examples=tuple(_example(example, dossier) for example in finding.examples),
         context=tuple(_context(row) for row in dossier.contexts.get(finding.id, ())),
         asking=_asking(dossier.requests.get(first.exchange_id)) if first else None,
@@ -300,6 +302,7 @@ def _pieces(tokens: Sequence[str], head: int, tail: int) -> tuple[Segment, ...]:
 def _slow_card(rows: Sequence[LatencyRow]) -> Card:
     worst = max(rows, key=lambda row: row.ratio)
     others = [f"{row.path} {words.ratio(row)}" for row in rows if row is not worst]
+    times = marked(words.milliseconds(worst.baseline_ms), words.milliseconds(worst.candidate_ms))
     noise = [f"old against old: {worst.noise_ratio:.3g}x"] if worst.noise_ratio else []
     return Card(
         anchor=f"f-{worst.id}",
@@ -314,14 +317,8 @@ def _slow_card(rows: Sequence[LatencyRow]) -> Card:
         evidence=" · ".join(
             [f"{worst.pairs:,} exchanges", f"ratio {words.ratio(worst)}", *others, *noise, worst.reason]
         ),
-        examples=(
-            ExampleView(
-                worst.path,
-                ((words.milliseconds(worst.baseline_ms), True),),
-                ((words.milliseconds(worst.candidate_ms), True),),
-                "",
-            ),
-        ),
+        peek=times,
+        examples=(ExampleView(worst.path, *times, ""),),
     )
 
 
