@@ -18,7 +18,7 @@ GATES = 20
 
 
 @pytest.mark.real
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_twenty_gates_of_an_unchanged_build_pass(tmp_path: Path) -> None:
     # Two at a time: most of a gate is waiting for programs to start and for what is due.
     with ThreadPoolExecutor(2) as pool:
