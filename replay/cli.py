@@ -421,7 +421,6 @@ def run_(
     ] = None,
     max_rate: Annotated[float | None, typer.Option(help="never more requests per second")] = None,
     max_concurrency: Annotated[int | None, typer.Option(help="never more requests under way")] = None,
-    progress_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     config: ConfigOption = None,
 ) -> None:
     """Replay a capture against a target; record every answer. Exit 3: the replay was not faithful."""
@@ -430,7 +429,7 @@ def run_(
     from replay.report.overview import to_text
     from replay.send.options import parse_header, parse_targets
     from replay.verbs.inspecting import inspect as look
-    from replay.verbs.run import replay_abreast, replay_run, telling
+    from replay.verbs.run import replay_abreast, replay_run
 
     configured = configuration.load(config)
     settings = configured.run_settings(
@@ -464,7 +463,7 @@ def run_(
         max_concurrency=max_concurrency,
     )
     with _bars() as bars:
-        show = bars.of("replay") if progress_fd is None else telling(progress_fd)
+        show = bars.of("replay")
         if len(target) == 1 and "=" not in target[0]:
             summaries = [replay_run(capture, target[0], out, settings, show)]
         else:

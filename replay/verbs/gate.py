@@ -5,24 +5,18 @@ Whatever happens on the way, no build is left running, and what was recorded so 
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
 import ssl
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from replay.config import Config, RunSettings, parse_target
 from replay.diff.settings import DiffSettings
-from replay.errors import ConfigError, InputError, ReplayError, TargetError
+from replay.errors import ConfigError, InputError, TargetError
 from replay.findings import FAIL, INVALID, Fidelity, Report
 from replay.plan.pacing import parse_ramp, ramp
 from replay.report import words
@@ -32,15 +26,13 @@ from replay.report.screen import milliseconds
 from replay.send.target import resolve
 from replay.store import metadata
 from replay.store.reader import Dataset
-from replay.verbs.builds import Running, end_group, running
+from replay.verbs.builds import Running, running
 from replay.verbs.diff import diff_runs
 from replay.verbs.fidelity import fidelity_of
 from replay.verbs.gate_settings import GateSettings, gate_settings, shown
 from replay.verbs.reporting import FILES, around, files_for, write_reports
-from replay.verbs.run import Progress, replay_run
-from replay.verbs.signals import terminable, uninterrupted
-
-_POLL_S = 0.1
+from replay.verbs.run import Progress, replay_abreast, replay_run
+from replay.verbs.signals import terminable
 
 
 class Bars(Protocol):
@@ -96,8 +88,10 @@ def run_gate(config: Config, watch: Watch, out: Path | None = None) -> GateOutco
 def _judged(gate: GateSettings, config: Config, watch: Watch) -> Dossier:
     """Make the runs, compare them, and hold what was found against the limits."""
     settings, diffing = config.run_settings(), _diff_settings(config, gate)
+    if settings.ramp is not None:
+        parse_ramp(settings.ramp)  # before anything is started or taken away
     _prepare(gate)
-    runs = _Runs(gate, config, settings, watch)
+    runs = _Runs(gate, settings, watch)
     runs.make()
     with watch.wait("compare"):
         report = invalidated(_compare(gate, diffing), runs.fidelities.items())
@@ -183,8 +177,7 @@ def _prepare(gate: GateSettings) -> None:
             raise InputError(f"{run} holds something that is no run: name another directory with --out")
     for role in ROLES:
         shutil.rmtree(gate.out / role, ignore_errors=True)
-        for log in (gate.out / f"{role}.log", gate.out / f"{role}.replay.log"):
-            log.unlink(missing_ok=True)
+        (gate.out / f"{role}.log").unlink(missing_ok=True)
     for name in FILES.values():
         (gate.out / name).unlink(missing_ok=True)
     for role in gate.roles:
@@ -227,7 +220,6 @@ class _Runs:
     """The runs of a gate, made one after the other or at once; what is known of them when they are made."""
 
     gate: GateSettings
-    config: Config
     settings: RunSettings
     watch: Watch
     fidelities: dict[str, Fidelity] = field(default_factory=dict)
@@ -255,19 +247,23 @@ class _Runs:
             self._tell(role)
 
     def _at_once(self) -> None:
-        """All builds up, all runs together: equal conditions, at the price of sharing the machine."""
+        """All builds up, each arrival to all of them: equal conditions, at the price of sharing the machine."""
+        roles, together = self.gate.roles, self.gate.out / "runs"
         with ExitStack() as stack:
-            builds = {role: stack.enter_context(self._up(role)) for role in self.gate.roles}
-            self.watch.say(f"{', '.join(self.gate.roles)} at once → {self.gate.out}")
-            bars = stack.enter_context(self.watch.bars(self.gate.roles))
-            processes = {
-                role: stack.enter_context(self._process(role, build, bars.of(role)))
-                for role, build in builds.items()
-            }
-            self._until_all_end(processes)
+            builds = {role: stack.enter_context(self._up(role)) for role in roles}
+            self.watch.say(f"{', '.join(roles)} at once → {self.gate.out}")
+            bars = stack.enter_context(self.watch.bars(("all",)))
+            settings = replace(self.settings, allow_target=self._allowed(*builds.values()))
+            urls = {role: build.url for role, build in builds.items()}
+            try:
+                summaries = replay_abreast(self.gate.capture, urls, together, settings, bars.of("all"))
+            finally:
+                _spread(together, self.gate.out)
             for role, build in builds.items():
                 self._look_at(role, build)
-        for role in self.gate.roles:
+        if any(summary.interrupted for summary in summaries.values()):
+            raise KeyboardInterrupt
+        for role in roles:
             self._tell(role)
 
     @contextmanager
@@ -287,9 +283,9 @@ class _Runs:
         """What to trust at an https URL: what the replay itself trusts there."""
         return resolve(parse_target(url), self.settings).tls if url.startswith("https:") else None
 
-    def _allowed(self, build: Running) -> tuple[str, ...]:
+    def _allowed(self, *builds: Running) -> tuple[str, ...]:
         """Targets that are meant: a build that we started cannot be what the capture was recorded from."""
-        ours = (build.url,) if build.process is not None else ()
+        ours = (build.url for build in builds if build.process is not None)
         return (*self.settings.allow_target, *ours)
 
     def _look_at(self, role: str, build: Running) -> None:
@@ -316,57 +312,12 @@ class _Runs:
         breaches = "; ".join(map(breach, fidelity.breaches))
         self.watch.say(text + (f"; NOT FAITHFUL: {breaches}" if breaches else ""))
 
-    @contextmanager
-    def _process(
-        self, role: str, build: Running, show: Callable[[Progress], None]
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """`replay run` in a process of its own; `show` hears of its progress in a thread."""
-        reading, writing = os.pipe()
-        arguments = [sys.executable, "-m", "replay", "run", str(self.gate.capture), "--target", build.url]
-        arguments += ["--out", str(self.gate.out / role), "--config", str(self.config.path)]
-        arguments += ["--progress-fd", str(writing)]
-        arguments += [word for host in self._allowed(build) for word in ("--allow-target", host)]
-        listener = threading.Thread(target=_listen, args=(reading, show), daemon=True)
-        process: subprocess.Popen[bytes] | None = None
-        try:
-            with (self.gate.out / f"{role}.replay.log").open("wb") as output, uninterrupted():
-                process = subprocess.Popen(
-                    arguments,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(writing,),
-                    start_new_session=True,
-                )
-            listener.start()
-            os.close(writing)
-            yield process
-        except BaseException:
-            if process is not None:
-                _interrupt(process)
-            raise
-        finally:
-            if process is not None:
-                end_group(process, self.settings.timeout)
-                listener.join()
 
-    def _until_all_end(self, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
-        left = dict(processes)
-        while left:
-            for role, process in list(left.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del left[role]
-                if code == 130:
-                    raise KeyboardInterrupt
-                if code not in (0, 1, 3):
-                    raise ReplayError(f"the {role} run could not be made: {self._last_word(role, code)}")
-            time.sleep(_POLL_S)
-
-    def _last_word(self, role: str, code: int) -> str:
-        lines = (self.gate.out / f"{role}.replay.log").read_text(errors="replace").splitlines()
-        return lines[-1].removeprefix("replay: ") if lines else f"exit {code}"
+def _spread(together: Path, out: Path) -> None:
+    """Runs that were made together to where those are that were made in turn; also of a gate that failed."""
+    for run in together.glob("*/run.json"):
+        run.parent.rename(out / run.parent.name)
+    shutil.rmtree(together, ignore_errors=True)
 
 
 @contextmanager
@@ -380,18 +331,3 @@ def _told_of(role: str) -> Iterator[None]:
             raise
         text = text.replace("--allow-target ", "[run] allow_target = ").removeprefix("--target ")
         raise TargetError(f"the {role} build at {text}") from None
-
-
-def _listen(reading: int, show: Callable[[Progress], None]) -> None:
-    """Pass on the progress that a `replay run --progress-fd` tells, until it ends."""
-    with os.fdopen(reading) as lines:
-        for line in lines:
-            show(Progress(**json.loads(line)))
-
-
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """As Ctrl-C would: it stops sending, drains and closes its run."""
-    with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(10)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +148,6 @@ def stop(run: Path) -> None:
     if state != "open":
         raise InputError(f"{run} is over already: there is nothing to stop")
     (run / STOP_FILE).touch(mode=0o600)
-
-
-def telling(descriptor: int) -> Callable[[Progress], None]:
-    """Progress as lines of JSON into a descriptor, for the program that started this one."""
-
-    def tell(counts: Progress) -> None:
-        with suppress(OSError):
-            os.write(descriptor, json.dumps(asdict(counts)).encode() + b"\n")
-
-    return tell
 
 
 def _command(capture: Path, workers: int, progress_fd: int) -> list[str]:

@@ -22,7 +22,11 @@ MOMENTS = {
     "a run is made": ({"baseline": SHOP_WITH_HELPER}, "gate-out/baseline/journal-*", signal.SIGINT),
     "a run is made, by the CI server": ({}, "gate-out/baseline/journal-*", signal.SIGTERM),
     "the terminal goes": ({}, "gate-out/baseline/journal-*", signal.SIGHUP),
-    "all runs are made at once": ({"gate": "at_once = true"}, "gate-out/candidate/journal-*", signal.SIGINT),
+    "all runs are made at once": (
+        {"gate": "at_once = true"},
+        "gate-out/runs/candidate/journal-*",
+        signal.SIGINT,
+    ),
 }
 
 
@@ -41,8 +45,9 @@ def test_interrupted_while(gate: Gate, settings: dict, mark: str, number: signal
         Dataset.open(run.parent, "run")
 
 
-def test_a_failed_run_ends_the_others(gate: Gate) -> None:
-    code, _, err = gate.configure(gate="at_once = true", run="speed = 0.5\nramp = 'x'").run()
+def test_a_run_that_cannot_be_made_ends_every_build(gate: Gate) -> None:
+    code, _, err = gate.configure(gate="at_once = true", run="include = ['/nowhere']").run()
     assert code == 2
-    assert "run could not be made: --ramp 'x'" in err
+    assert err.splitlines()[-1].startswith("replay: nothing to send")
     assert processes_with(gate.mark) == []
+    assert {path.name for path in gate.out.iterdir()} == {"baseline.log", "control.log", "candidate.log"}
