@@ -14,7 +14,8 @@ import pytest
 from replay.findings import ACCEPTED, JUDGEMENTS, KINDS, NOISE, REGRESSION, SUSPECT, Example, LatencyRow
 from replay.report.dossier import ALL, BASELINE, CANDIDATE, Asking, Dossier, MixRow
 from replay.report.exchange import Line
-from replay.report.html import render, views
+from replay.report.html import render
+from replay.report.html.cards import marked
 
 from .dossiers import BROKEN, curve, dossier, fidelity, hostile, run
 from .reports import EMPTY, EXAMPLE, FULL, UNFAITHFUL, UNTRUSTED, finding
@@ -192,7 +193,7 @@ def test_books_that_do_not_balance_say_so() -> None:
 def test_what_changed_is_marked_by_whole_words(
     old: str, new: str, old_marked: list[str], new_marked: list[str]
 ) -> None:
-    left, right = views.marked(old, new)
+    left, right = marked(old, new)
     assert ("".join(text for text, _ in left), "".join(text for text, _ in right)) == (old, new)
     assert [text for text, changed in left if changed] == old_marked
     assert [text for text, changed in right if changed] == new_marked

@@ -1,6 +1,6 @@
 """The report as one HTML page: no outside requests, readable without a script, bounded in size.
 
-Templates say how it looks, `views` what is in it, `charts` draws. Whatever comes from the builds is text:
+Templates say how it looks, `cards` and `views` what is in it, `charts` draws. Whatever comes from the builds is text:
 Jinja escapes it, `words.clean` takes away what could steer a reader's eye, and the page's own policy lets
 no script run but the page's own.
 """
@@ -21,6 +21,7 @@ from replay.findings import REGRESSION, SUSPECT
 from replay.report import words
 from replay.report.dossier import Dossier
 from replay.report.html import charts, views
+from replay.report.html.cards import Card, groups, ranked
 
 MAX_BYTES = 1_900_000
 """Of the page. Findings take what the rest leaves: in full as far as that goes, then in brief, then counted."""
@@ -32,14 +33,14 @@ OPENED = 3
 def render(dossier: Dossier) -> str:
     """The dossier as an HTML document, well under 2 MB whatever is in it."""
     env = _environment()
-    cards = views.cards(dossier)
+    cards = ranked(dossier)
     page = partial(env.get_template("page.html.j2").render, _around(dossier, cards))
     left = MAX_BYTES - _bytes(page(groups=[], left_out=0))
     shown = _shown_within(env, cards, left)
-    return page(groups=views.groups(shown), left_out=len(cards) - len(shown))
+    return page(groups=groups(shown), left_out=len(cards) - len(shown))
 
 
-def _around(dossier: Dossier, cards: list[views.Card]) -> dict[str, Any]:
+def _around(dossier: Dossier, cards: list[Card]) -> dict[str, Any]:
     """All that the page's template wants but the findings."""
     script = _asset("script.js")
     return {
@@ -54,7 +55,7 @@ def _around(dossier: Dossier, cards: list[views.Card]) -> dict[str, Any]:
     }
 
 
-def _shown_within(env: Environment, cards: list[views.Card], limit: int) -> list[tuple[views.Card, Markup]]:
+def _shown_within(env: Environment, cards: list[Card], limit: int) -> list[tuple[Card, Markup]]:
     """Cards as markup of at most `limit` bytes together.
 
     The first are in full whatever the others need, up to a quarter of the room; then as many as possible are
