@@ -226,6 +226,63 @@ def report(
 
 
 @app.command()
+def confirm(
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="the old build's run")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="the new build's run")],
+    target: Annotated[
+        list[str],
+        typer.Option("--target", metavar="NAME=URL", help="baseline=URL and candidate=URL, both up"),
+    ],
+    control: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="a second run of the old build: tells what is noise")
+    ] = None,
+    times: Annotated[int, typer.Option(min=1, help="how often each suspect is asked again")] = 5,
+    capture: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where the requests are, if the capture has moved")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="keep what was asked and answered there")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write one HTML page")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="write the report as JSON")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="write JUnit XML")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="write Markdown, for a pull request")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Ask the suspects of a comparison again, both builds at once: is it reproducible, or a flake?"""
+    from replay import config as configuration
+    from replay.report import text
+    from replay.send.options import parse_targets
+    from replay.verbs.confirm import confirm_runs
+
+    configured = configuration.load(config)
+    runs = {"baseline": baseline, "control": control, "candidate": candidate}
+    with _bars("confirm") as bars:
+        dossier = confirm_runs(
+            runs,
+            parse_targets(target),
+            configured,
+            times=times,
+            capture=capture,
+            out=out,
+            progress=bars.of("confirm"),
+        )
+    asked = {"html": html, "json": json, "junit": junit, "markdown": markdown}
+    files = {form: path for form, path in asked.items() if path is not None}
+    if "-" not in map(str, files.values()):
+        _print(text.render(dossier.report, _width(), _color()))
+    if files:
+        from replay.verbs.reporting import write_reports
+
+        write_reports(dossier, files)
+    raise typer.Exit(dossier.report.exit_code)
+
+
+@app.command()
 def accept(
     finding: Annotated[str, typer.Argument(metavar="FINDING", help="its id, as reports show it")],
     until: Annotated[str, typer.Option(metavar="DAY", help="the last day it is accepted: 2027-01-31")],
@@ -503,10 +560,10 @@ def _fidelity(run: Path, config: Config) -> Fidelity:
     return fidelity
 
 
-def _bars() -> RunBars:
+def _bars(label: str = "replay") -> RunBars:
     from replay.progress import RunBars
 
-    return RunBars(sys.stderr)
+    return RunBars(sys.stderr, (label,))
 
 
 def _books_line(out: Path, books: Mapping[str, Any]) -> str:
