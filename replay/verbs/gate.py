@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from replay.config import Config, RunSettings, parse_target
+from replay.diff.confirm import suspects
 from replay.diff.settings import DiffSettings
-from replay.errors import ConfigError, InputError, TargetError
+from replay.errors import ConfigError, InputError, ReplayError, TargetError
 from replay.findings import FAIL, INVALID, Fidelity, Report
 from replay.plan.pacing import parse_ramp, ramp
 from replay.report import words
@@ -27,12 +28,16 @@ from replay.send.target import resolve
 from replay.store import metadata
 from replay.store.reader import Dataset
 from replay.verbs.builds import Running, running
+from replay.verbs.confirm import confirm
 from replay.verbs.diff import diff_runs
 from replay.verbs.fidelity import fidelity_of
 from replay.verbs.gate_settings import GateSettings, gate_settings, shown
 from replay.verbs.reporting import FILES, around, files_for, write_reports
 from replay.verbs.run import Progress, replay_abreast, replay_run
 from replay.verbs.signals import terminable
+
+CONFIRM = "confirm"
+"""Where a gate keeps what it asked again."""
 
 
 class Bars(Protocol):
@@ -95,6 +100,8 @@ def _judged(gate: GateSettings, config: Config, watch: Watch) -> Dossier:
     runs.make()
     with watch.wait("compare"):
         report = invalidated(_compare(gate, diffing), runs.fidelities.items())
+    report = runs.confirmed(report, diffing)
+    with watch.wait("report"):
         dossier = around(report, diffing, title=gate.title, fidelities=runs.fidelities)
     dossier = judged(dossier, gate.limits)
     return replace(dossier, report=_with_crash(dossier.report, runs.crash))
@@ -118,7 +125,11 @@ def plan(config: Config, out: Path | None = None) -> tuple[Stage, ...]:
         text = f"{role}: replay {gate.capture} ({capture.count:,} exchanges{sent}) → {gate.out / role}"
         together = gate.at_once and role != BASELINE
         stages.append(Stage(f"{text}{', at the same time' * together}", 0.0 if together else seconds))
-    stages.append(Stage(f"compare, and write {', '.join(FILES.values())} → {gate.out}"))
+    if gate.confirm:
+        stages.append(Stage("compare; where there are suspects, start both builds and ask those again"))
+    stages.append(
+        Stage(f"{'' if gate.confirm else 'compare, and '}write {', '.join(FILES.values())} → {gate.out}")
+    )
     return tuple(stages)
 
 
@@ -175,6 +186,12 @@ def _prepare(gate: GateSettings) -> None:
         run = gate.out / role
         if run.is_dir() and any(run.iterdir()) and not (run / "run.json").exists():
             raise InputError(f"{run} holds something that is no run: name another directory with --out")
+    asked = gate.out / CONFIRM
+    if asked.exists() and not {path.name for path in asked.iterdir()} <= {"capture", "runs"}:
+        raise InputError(
+            f"{asked} holds something that is no confirmation: name another directory with --out"
+        )
+    shutil.rmtree(asked, ignore_errors=True)
     for role in ROLES:
         shutil.rmtree(gate.out / role, ignore_errors=True)
         (gate.out / f"{role}.log").unlink(missing_ok=True)
@@ -266,6 +283,33 @@ class _Runs:
         for role in roles:
             self._tell(role)
 
+    def confirmed(self, report: Report, diffing: DiffSettings) -> Report:
+        """The report with its suspects asked again, both builds at once, and settled where that can be."""
+        old, new = self.gate.build(BASELINE), self.gate.build(CANDIDATE)
+        count = len(suspects(report)) if self.gate.confirm else 0
+        if not count:
+            return report
+        if old.url == new.url and not (old.command or new.command):
+            return _unconfirmed(report, f"both builds are at {old.url}, one after the other")
+        self.watch.say(f"confirm {count:,} suspect{'s' * (count > 1)} → {self.gate.out / CONFIRM}")
+        try:
+            with self._up(BASELINE) as first, self._up(CANDIDATE) as second:
+                running = replace(self.settings, allow_target=self._allowed(first, second))
+                with self.watch.bars((CONFIRM,)) as bars:
+                    return confirm(
+                        report,
+                        {BASELINE: first.url, CANDIDATE: second.url},
+                        self.gate.out / CONFIRM,
+                        settings=diffing,
+                        running=running,
+                        capture=self.gate.capture,
+                        progress=bars.of(CONFIRM),
+                    )
+        except ReplayError as error:
+            # Everything else is known by now: no reason to lose it.
+            self.watch.say(f"not confirmed: {error}")
+            return _unconfirmed(report, str(error).partition("\n")[0])
+
     @contextmanager
     def _up(self, role: str) -> Iterator[Running]:
         """The build of a run, up and ready."""
@@ -311,6 +355,10 @@ class _Runs:
         text += "" if lag is None else f"; 99 % within {milliseconds(lag)} ms of their time"
         breaches = "; ".join(map(breach, fidelity.breaches))
         self.watch.say(text + (f"; NOT FAITHFUL: {breaches}" if breaches else ""))
+
+
+def _unconfirmed(report: Report, why: str) -> Report:
+    return replace(report, notes=(*report.notes, f"suspects could not be asked again: {why}"))
 
 
 def _spread(together: Path, out: Path) -> None:

@@ -15,6 +15,7 @@ capture = "captures/mine"      # made by `replay capture` or `replay import`
 out = "gate-out"               # reports, runs and logs; an earlier gate's are replaced
 # title = "Replay gate"
 # control = true               # replay to the old build twice: what differs between the two is noise
+# confirm = true               # ask suspects again, both builds up: reproducible, or a flake?
 # at_once = false              # true: all builds up and replayed to together
 
 # A build is a command to start, or a url where it already runs. {port} stands for a free port.

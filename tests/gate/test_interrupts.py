@@ -27,12 +27,17 @@ MOMENTS = {
         "gate-out/runs/candidate/journal-*",
         signal.SIGINT,
     ),
+    "suspects are asked again": (
+        {"gate": "control = false", "run": "speed = 20"},
+        "gate-out/confirm/runs/candidate/journal-*",
+        signal.SIGINT,
+    ),
 }
 
 
 @pytest.mark.parametrize(("settings", "mark", "number"), MOMENTS.values(), ids=MOMENTS)
 def test_interrupted_while(gate: Gate, settings: dict, mark: str, number: signal.Signals) -> None:
-    gate.configure(run="speed = 0.5", **settings)
+    gate.configure(**{"run": "speed = 0.5", **settings})
     with gate.started() as process:
         until(lambda: any(gate.directory.glob(mark)), process)
         process.send_signal(number)
