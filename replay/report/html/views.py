@@ -215,10 +215,14 @@ def _checks(found: Sequence[tuple[str, Fidelity]]) -> Iterator[CheckView]:
         broken = [check for check in checks.values() if not check.held]
         yield CheckView(
             name=name,
-            limit="" if one.limit == float("inf") else measured(one.limit, one.unit),
-            cells=tuple(("-", True) if c is None else (measured(c.value, c.unit), c.held) for c in cells),
+            limit="" if one.limit == float("inf") else _figure(one.limit, one.unit),
+            cells=tuple(("-", True) if c is None else (_figure(c.value, c.unit), c.held) for c in cells),
             advice=broken[0].advice if broken else "",
         )
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return words.measure(value, unit) if unit == "share" and value is not None else measured(value, unit)
 
 
 def _lag(found: Sequence[tuple[str, Fidelity]]) -> Table:
