@@ -85,7 +85,7 @@ class Dataset:
         wanted = list(columns) if columns is not None else KINDS[self.kind].names
         read = [*wanted, *(key for key in keys if key not in wanted)]
         try:
-            for table in _sweep(self._row_groups(keys[0], where), keys, read, where):
+            for table in _sweep(self.kind, self._row_groups(keys[0], where), keys, read, where):
                 yield from table.select(wanted).to_batches(max_chunksize=BATCH_ROWS)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
@@ -143,12 +143,13 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def _sweep(
-    groups: list[_RowGroup], keys: tuple[str, ...], columns: list[str], where: ds.Expression | None
+    kind: str, groups: list[_RowGroup], keys: tuple[str, ...], columns: list[str], where: ds.Expression | None
 ) -> Iterator[pa.Table]:
     order = [(key, "ascending") for key in keys]
     pending: list[pa.Table] = []
     for group, following in zip(groups, [*groups[1:], None], strict=False):
-        table = group.fragment.to_table(columns=columns, filter=where, use_threads=False)
+        # With the schema of today: a column that was added since the file was written is null there.
+        table = group.fragment.to_table(schema=KINDS[kind], columns=columns, filter=where, use_threads=False)
         pending.append(table.sort_by(order))
         if following is None:
             ready, pending = pending, []

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Iterator
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from replay.model import exchange_id
+from replay.model import Result, exchange_id
 from replay.store.schema import RESULTS
 from replay.store.tables import to_batch, write_part
 
@@ -22,6 +24,7 @@ _PART_ROWS = 32_768
 _T0 = 1_700_000_000_000_000_000
 _HEADERS = (("Content-Type", "application/json"), ("Server", "shop"), ("Cache-Control", "no-store"))
 _WORDS = [f"{word}-{number}" for word in ("oak", "tin", "sea", "ivy", "fog", "elm") for number in range(40)]
+_values = attrgetter(*(field.name for field in fields(Result)))
 
 
 def write(directory: Path, pairs: int, kib: float, *, candidate: bool = False) -> Path:
@@ -62,11 +65,12 @@ def _rows(pairs: int, kib: float, candidate: bool) -> Iterator[tuple[Any, ...]]:
         total = number % 977 + (candidate and number % 1000 == 500)
         body = f'{{"at":{build.random()},"total":{total},"items":[{listed}]}}'.encode()
         took = 2_000_000 + build.randrange(1_000_000)
-        yield (
+        row = Result(
             exchange_id(started, number), 0, f"s{number % 5000}", f"c{number % 5000}",
             f"GET /{number % ENDPOINTS}/{{id}}", number * 1_000_000, number * 1_000_000 + 5_000, 0, None, None,
             took - 1000, took, True, True, None, None, 200, _HEADERS, body, len(body), False, None, None,
         )  # fmt: skip
+        yield _values(row)
 
 
 def main() -> None:

@@ -172,3 +172,12 @@ def test_metadata_changes_do_not_lose_each_other(tmp_path: Path) -> None:
     for _ in range(5):
         metadata.update(tmp_path / "c", "capture", add)
     assert metadata.load(tmp_path / "c", "capture")["books"] == {"n": 5}
+
+
+def test_columns_that_were_added_since_are_null_in_older_files(tmp_path: Path) -> None:
+    dataset = Dataset.open(write(tmp_path, [result(number) for number in range(3)], "run"))
+    (part,) = dataset.parts
+    pq.write_table(pq.read_table(part).drop_columns(["learned", "unbound"]), part)
+    found = list(dataset.rows())
+    assert [row.exchange_id for row in found] == [result(number).exchange_id for number in range(3)]
+    assert [(row.unbound, row.learned or ()) for row in found] == [(None, ())] * 3
