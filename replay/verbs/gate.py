@@ -187,7 +187,7 @@ def _prepare(gate: GateSettings) -> None:
         if run.is_dir() and any(run.iterdir()) and not (run / "run.json").exists():
             raise InputError(f"{run} holds something that is no run: name another directory with --out")
     asked = gate.out / CONFIRM
-    if asked.exists() and not {path.name for path in asked.iterdir()} <= {"capture", "runs"}:
+    if asked.exists() and any(not path.match("run-*") and path.name != "capture" for path in asked.iterdir()):
         raise InputError(
             f"{asked} holds something that is no confirmation: name another directory with --out"
         )

@@ -39,17 +39,21 @@ class Failed:
     err: str
 
 
-@pytest.fixture(scope="module")
-def failed(tmp_path_factory: pytest.TempPathFactory) -> Failed:
-    gate = Gate(tmp_path_factory.mktemp("failed")).configure()
-    return Failed(gate, *gate.run(GITHUB_ACTIONS="true"))
+def test_a_bad_build_fails(gate: Gate) -> None:
+    # One gate, looked at from all sides: it is the dearest.
+    failed = Failed(gate.configure(), *gate.run(GITHUB_ACTIONS="true"))
+    names_what_is_broken(failed)
+    shows_it_on_github(failed)
+    can_be_read_anew(failed)
+    is_replaced_by_the_next(failed)
 
 
-def test_a_bad_build_fails_and_the_report_says_of_what(failed: Failed) -> None:
+def names_what_is_broken(failed: Failed) -> None:
     assert failed.code == 1, failed.err
     verdict, *_ = failed.out.splitlines()
     assert verdict.startswith("FAIL  ")
-    assert "regressions; 1 endpoint slower" in verdict
+    assert " regressions; " in verdict
+    assert " slower" in verdict  # one endpoint; on a busy machine perhaps truly more
     found = report(failed.gate)
     claimed = {
         (item["endpoint"], item["path"], item["kind"])
@@ -69,20 +73,13 @@ def test_a_bad_build_fails_and_the_report_says_of_what(failed: Failed) -> None:
     assert "    candidate: 584 of 584 sent, 584 answered; 99 % within " in failed.err
 
 
-def test_github_sees_what_was_found(failed: Failed, gate: Gate) -> None:
+def shows_it_on_github(failed: Failed) -> None:
     lines = [line for line in failed.out.splitlines() if line.startswith("::error ")]
     assert 2 < len(lines) <= 10
     assert any(line.startswith("::error title=replay%3A GET /products/{id}::$.price type") for line in lines)
-    (gate.directory / "replay.toml").write_text("[gate]\ncapture = 'nowhere'", "utf-8")
-    code, out, err = gate.run(GITHUB_ACTIONS="true")
-    assert (code, out[:41]) == (2, "::error title=replay%3A could not run::re")
-    assert (
-        err
-        == "replay: replay.toml: [baseline] is missing: say where that build is (url) or how to start it (command)\n"
-    )
 
 
-def test_reading_the_runs_anew_honours_their_fidelity(failed: Failed) -> None:
+def can_be_read_anew(failed: Failed) -> None:
     config, runs = failed.gate.directory / "replay.toml", ("gate-out/baseline", "gate-out/control")
     strict = failed.gate.directory / "strict.toml"
     strict.write_text(config.read_text("utf-8").replace("lag_p99_ms = 2000", "lag_p99_ms = 0"), "utf-8")
@@ -91,6 +88,26 @@ def test_reading_the_runs_anew_honours_their_fidelity(failed: Failed) -> None:
         code, out, _ = failed.gate.run(verb, *runs, "--config", "strict.toml")
         assert (code, out.split()[:4]) == (3, ["INVALID", "the", "baseline", "run"])
     assert (failed.gate.directory / "report" / "junit.xml").exists()
+
+
+def is_replaced_by_the_next(failed: Failed) -> None:
+    # Also what it asked again; and this time there is no such build.
+    assert (failed.gate.out / "confirm").exists()
+    other = Gate(failed.gate.directory, failed.gate.mark).configure(baseline=build("exit 1"))
+    assert other.run()[0] == 2
+    assert {path.name for path in failed.gate.out.iterdir()} == {
+        "baseline.log",
+        "control.log",
+        "candidate.log",
+    }
+
+
+def test_a_wrong_file_shows_on_github(gate: Gate) -> None:
+    (gate.directory / "replay.toml").write_text("[gate]\ncapture = 'nowhere'", "utf-8")
+    code, out, err = gate.run(GITHUB_ACTIONS="true")
+    wrong = "replay.toml: [baseline] is missing: say where that build is (url) or how to start it (command)"
+    assert (code, err) == (2, f"replay: {wrong}\n")
+    assert out == f"::error title=replay%3A could not run::{wrong}\n"
 
 
 def test_the_old_build_passes_all_at_once(gate: Gate) -> None:
@@ -140,7 +157,7 @@ def test_a_build_that_does_not_start_shows_its_log(gate: Gate) -> None:
 
 def test_a_candidate_that_dies_under_load_fails(gate: Gate) -> None:
     dying = f"{SHOP} old".replace("exec ", "") + " & echo $! > pid; wait $!; echo out of memory; exit 137"
-    gate.configure(candidate=build(dying), gate="control = false")
+    gate.configure(candidate=build(dying), gate="control = false\nconfirm = false")
     with gate.started() as process:
         until(lambda: list((gate.out / "candidate").glob("journal-*")), process)
         os.kill(int((gate.directory / "pid").read_text()), signal.SIGKILL)
@@ -183,12 +200,14 @@ def test_dry_run_shows_the_plan_and_starts_nothing(gate: Gate) -> None:
     assert {path.name for path in gate.directory.iterdir()} == {"replay.toml"}
 
 
-def test_what_lies_in_the_way_is_left_alone(gate: Gate) -> None:
-    (gate.out / "control").mkdir(parents=True)
-    (gate.out / "control" / "thesis.txt").touch()
+@pytest.mark.parametrize(("name", "noun"), [("control", "run"), ("confirm", "confirmation")])
+def test_what_lies_in_the_way_is_left_alone(gate: Gate, name: str, noun: str) -> None:
+    (gate.out / name).mkdir(parents=True)
+    (gate.out / name / "thesis.txt").touch()
     code, _, err = gate.configure().run()
-    wrong = "gate-out/control holds something that is no run: name another directory with --out"
+    wrong = f"gate-out/{name} holds something that is no {noun}: name another directory with --out"
     assert (code, err) == (2, f"replay: {wrong}\n")
+    assert (gate.out / name / "thesis.txt").exists()
 
 
 def test_limits_decide_and_a_terminal_sees_bars_and_no_colour_where_none_is_wanted(gate: Gate) -> None:

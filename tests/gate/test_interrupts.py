@@ -29,7 +29,7 @@ MOMENTS = {
     ),
     "suspects are asked again": (
         {"gate": "control = false", "run": "speed = 20"},
-        "gate-out/confirm/runs/candidate/journal-*",
+        "gate-out/confirm/run-*/candidate/journal-*",
         signal.SIGINT,
     ),
 }
