@@ -90,12 +90,48 @@ def capture(
     mode: Annotated[
         str | None, typer.Option(help="any other mode of mitmproxy: regular, socks5, ...")
     ] = None,
+    sink: Annotated[
+        bool, typer.Option("--sink", help="answer at once and record, for traffic mirrored here")
+    ] = False,
     sample: Annotated[str, typer.Option(metavar="SHARE", help="share of the sessions to record")] = "100%",
+    sample_by: Annotated[str, typer.Option(metavar="WHAT", help="sample by session or request")] = "session",
+    session_key: Annotated[
+        str,
+        typer.Option(metavar="KIND:NAME", help="what tells sessions apart: cookie:sid, header:X, query:q"),
+    ] = "",
+    floor: Annotated[
+        str, typer.Option(metavar="RATE", help="at least so many of each endpoint: 20/min")
+    ] = "0",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD:PATTERN", help="record only these: path:/api/*, method:GET, status:5xx"),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD:PATTERN", help="never record these")
+    ] = None,
     max_body: Annotated[str, typer.Option(metavar="SIZE", help="bytes of each body to keep")] = "1m",
     duration: Annotated[
         str | None, typer.Option(metavar="TIME", help="stop by itself after 90s, 5m, ...")
     ] = None,
     key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="key of the pseudonyms")] = None,
+    rotate: Annotated[
+        str, typer.Option(metavar="SIZE,TIME", help="when a Parquet file is made")
+    ] = "64MB,5min",
+    sync: Annotated[
+        str, typer.Option(metavar="WHEN", help="force to disk by segment, second, or always")
+    ] = "segment",
+    on_error: Annotated[
+        str, typer.Option(metavar="WHAT", help="when recording fails: pass traffic on, or stop")
+    ] = "pass",
+    metrics: Annotated[str, typer.Option(metavar="[HOST]:PORT", help="serve the books for Prometheus")] = "",
+    cert: Annotated[Path | None, typer.Option(metavar="PEM", help="certificate shown to clients")] = None,
+    cert_key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="its key, if not in the same file")
+    ] = None,
+    upstream_ca: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="CA that the upstream is verified by")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="do not verify the upstream")] = False,
     option: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="an option of mitmproxy's own")
     ] = None,
@@ -117,6 +153,20 @@ def capture(
             key_file=key_file,
             config=config,
             duration=None if duration is None else parse_duration(duration, "--duration"),
+            sample_by=sample_by,
+            session_key=session_key,
+            floor=floor,
+            only=tuple(only or ()),
+            skip=tuple(skip or ()),
+            rotate=rotate,
+            sync=sync,
+            on_error=on_error,
+            metrics=metrics,
+            sink=sink,
+            cert=cert,
+            cert_key=cert_key,
+            upstream_ca=upstream_ca,
+            insecure=insecure,
             options=tuple(option or ()),
         ),
         lambda host, port: _say(f"recording: clients connect to {host}:{port}; Ctrl-C ends it"),
@@ -378,6 +428,9 @@ def inspect(
     bindings: Annotated[
         bool, typer.Option("--bindings", help="of a capture: what later requests carry of earlier answers")
     ] = False,
+    scan: Annotated[
+        bool, typer.Option("--scan", help="look for secrets that were left: exit 1 if any is suspected")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Show what is in a capture or a run: mix, rate over time, sessions, sizes, books."""
@@ -392,6 +445,12 @@ def inspect(
         rules = rules_of(dataset, configuration.load(config).bind)
         _print(listing.to_json(rules) if json else listing.to_text(rules, _width(), _color()))
         return
+    if scan:
+        from replay.verbs import scanning
+
+        leaks = scanning.scan(dataset, configuration.load(config))
+        _print(scanning.to_text(leaks))
+        raise typer.Exit(1 if leaks else 0)
     overview = run(dataset)
     if json:
         _print(overview.to_json().decode())

@@ -13,14 +13,18 @@ never shows as a gap or a burst in the recorded traffic.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +33,21 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.flow import Flow
-from mitmproxy.http import HTTPFlow
+from mitmproxy.http import HTTPFlow, Response
 from mitmproxy.utils import human
 
 import replay
+from replay.capture.filters import Filters
 from replay.capture.flows import RawHeaders, error_kind, host_of
+from replay.capture.options import (
+    ON_ERROR,
+    SAMPLE_BY,
+    SYNCS,
+    choice,
+    parse_floor,
+    parse_rotate,
+    parse_session_key,
+)
 from replay.capture.sampling import parse_share
 from replay.capture.spool import Spool
 from replay.errors import ReplayError
@@ -94,6 +108,9 @@ class CaptureAddon:
         self._seen = 0
         self._passed: Counter[str] = Counter()
         self._max_body = 1 << 20
+        self._sink = False
+        self._said: dict[str, Any] = {}
+        self._listener: threading.Thread | None = None
         self._anchor = time.time_ns() - time.monotonic_ns()
         self._pack = msgpack.Packer().pack
         self._recorder: subprocess.Popen[bytes] | None = None
@@ -110,7 +127,16 @@ class CaptureAddon:
         add("replay_key_file", str, "", "Key file for pseudonyms and sampling; made where missing.")
         add("replay_max_body", str, "1m", "Bytes of a body to record; what is beyond is cut and counted.")
         add("replay_config", str, "", "replay.toml to read routes from.")
-        add("replay_rotate", str, "64m", "Bytes of journal before it becomes a Parquet file.")
+        add("replay_rotate", str, "64m,5min", "Size or age of journal that becomes a Parquet file.")
+        add("replay_sample_by", str, "session", "What is sampled: session or request.")
+        add("replay_session_key", str, "", "What tells sessions apart: cookie:NAME, header:NAME, query:NAME.")
+        add("replay_floor", str, "0", "At least so many of every endpoint: 20/min.")
+        add("replay_only", Sequence[str], [], "Record only what fits FIELD:PATTERN.")
+        add("replay_skip", Sequence[str], [], "Do not record what fits FIELD:PATTERN.")
+        add("replay_sync", str, "segment", "When to force to the disk: segment, second or always.")
+        add("replay_on_error", str, "pass", "When recording fails: pass traffic on, or stop.")
+        add("replay_metrics", str, "", "HOST:PORT to serve the books for Prometheus at.")
+        add("replay_sink", bool, False, "Answer 204 at once and record the request, for mirrored traffic.")
         add("replay_status_fd", int, -1, "File descriptor to tell the state on, for the replay command.")
 
     def configure(self, updated: set[str]) -> None:
@@ -119,8 +145,14 @@ class CaptureAddon:
                 parse_share(ctx.options.replay_sample)
             if "replay_max_body" in updated:
                 self._max_body = human.parse_size(ctx.options.replay_max_body) or 0
-            if "replay_rotate" in updated:
-                human.parse_size(ctx.options.replay_rotate)
+            parse_rotate(ctx.options.replay_rotate)
+            parse_floor(ctx.options.replay_floor)
+            parse_session_key(ctx.options.replay_session_key)
+            Filters(ctx.options.replay_only, ctx.options.replay_skip)
+            choice(ctx.options.replay_sync, SYNCS, "--sync")
+            choice(ctx.options.replay_on_error, ON_ERROR, "--on-error")
+            choice(ctx.options.replay_sample_by, SAMPLE_BY, "--sample-by")
+            self._sink = ctx.options.replay_sink
         except (ReplayError, ValueError) as error:
             raise exceptions.OptionsError(f"replay: {error}") from None  # type: ignore[no-untyped-call]
 
@@ -142,7 +174,7 @@ class CaptureAddon:
         if self._recorder is None:
             return
         for pending in list(self._pending.values()):
-            self._finish(pending.flow, "interrupted")
+            self.finish(pending.flow, "interrupted")
         until = time.monotonic() + _DONE_WITHIN
         self._spool.close(_DONE_WITHIN)
         try:
@@ -150,7 +182,9 @@ class CaptureAddon:
         except subprocess.TimeoutExpired:
             logger.error("replay: the recorder is still writing after %d s; it goes on alone", _DONE_WITHIN)
             return
-        books = _last_line(self._recorder)
+        if self._listener is not None:
+            self._listener.join(5)
+        books = self._said or None
         self._tell({"event": "closed" if books else "broken", "totals": self._totals(), "books": books})
         if books is None:
             logger.error(
@@ -163,6 +197,7 @@ class CaptureAddon:
         """Start the recorder; what is wrong, if it cannot record."""
         if not ctx.options.replay_out:
             return "say where to record to: --set replay_out=DIR"
+        rotate_bytes, rotate_seconds = parse_rotate(ctx.options.replay_rotate)
         self._recorder = start_recorder(
             {
                 "out": str(Path(ctx.options.replay_out).absolute()),
@@ -170,7 +205,16 @@ class CaptureAddon:
                 "key_file": ctx.options.replay_key_file or None,
                 "config": ctx.options.replay_config or None,
                 "max_body": self._max_body,
-                "rotate_bytes": human.parse_size(ctx.options.replay_rotate),
+                "rotate_bytes": rotate_bytes or 1 << 40,
+                "rotate_seconds": rotate_seconds or 1e9,
+                "sample_by": ctx.options.replay_sample_by,
+                "session_key": ctx.options.replay_session_key,
+                "floor": parse_floor(ctx.options.replay_floor),
+                "only": list(ctx.options.replay_only),
+                "skip": list(ctx.options.replay_skip),
+                "sync": ctx.options.replay_sync,
+                "metrics": ctx.options.replay_metrics,
+                "sink": ctx.options.replay_sink,
                 "source": {"tool": "mitmproxy", "mode": list(ctx.options.mode)},
             }
         )
@@ -183,7 +227,31 @@ class CaptureAddon:
         assert self._recorder.stdin is not None
         self._spool.start(os.dup(self._recorder.stdin.fileno()))
         self._recorder.stdin.close()
+        if self._sink:
+            ctx.master.addons.add(Sink(self))  # type: ignore[no-untyped-call]
+        self._listener = threading.Thread(target=self._listen, name="replay-listen", daemon=True)
+        self._listener.start()
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            ctx.master.event_loop.add_signal_handler(
+                signal.SIGUSR1, self._recorder.send_signal, signal.SIGUSR1
+            )
         return None
+
+    def _listen(self) -> None:
+        """What the recorder says after it was ready: that it failed, and at the end its books."""
+        assert self._recorder is not None
+        assert self._recorder.stdout is not None
+        for line in self._recorder.stdout:
+            said = json.loads(line)
+            if "failed" in said and "seen" not in said:
+                self._failed(said["failed"])
+            else:
+                self._said = said
+
+    def _failed(self, why: str) -> None:
+        self._tell({"event": "failed", "why": why})
+        if ctx.options.replay_on_error == "stop":
+            ctx.master.event_loop.call_soon_threadsafe(ctx.master.shutdown)
 
     def _totals(self) -> dict[str, Any]:
         return {"seen": self._seen, "dropped": dict(self._spool.dropped), "passed": dict(self._passed)}
@@ -192,6 +260,7 @@ class CaptureAddon:
         ctx.master.event_loop.call_soon_threadsafe(
             logger.error, "replay: the recorder is gone (%s): traffic goes on and is not recorded", reason
         )
+        self._failed(f"the recorder is gone ({reason})")
 
     def _tell(self, status: dict[str, Any]) -> None:
         descriptor = ctx.options.replay_status_fd
@@ -209,6 +278,8 @@ class CaptureAddon:
         pending = Pending(flow, time.monotonic_ns(), fields)
         self._pending[flow.id] = pending
         self._seen += 1
+        if self._sink:
+            return
         if _is_large_or_open_ended(flow, fields, self._max_body) and not flow.request.stream:
             pending.request = flow.request.stream = Tee(self._max_body)
 
@@ -222,12 +293,13 @@ class CaptureAddon:
             pending.response = response.stream = Tee(self._max_body)
 
     def response(self, flow: HTTPFlow) -> None:
-        self._finish(flow, None)
+        self.finish(flow, None)
 
     def error(self, flow: HTTPFlow) -> None:
-        self._finish(flow, error_kind(flow.error.msg if flow.error else ""))
+        self.finish(flow, error_kind(flow.error.msg if flow.error else ""))
 
-    def _finish(self, flow: HTTPFlow, error: str | None) -> None:
+    def finish(self, flow: HTTPFlow, error: str | None) -> None:
+        """Pack the exchange for the recorder; once, whoever comes first."""
         pending = self._pending.pop(flow.id, None)
         if pending is None:
             return
@@ -253,7 +325,7 @@ class CaptureAddon:
                     self._anchor + pending.started,
                     int((ended - data.timestamp_start) * 1e9) if ended else None,
                     pending.ttfb,
-                    time.monotonic_ns() - pending.started,
+                    None if self._sink else time.monotonic_ns() - pending.started,
                     data.method,
                     "https" if client.tls else "http",
                     host_of(request, pending.fields),
@@ -292,6 +364,21 @@ class CaptureAddon:
         self._passed["dns"] += 1
 
 
+class Sink:
+    """Answers at once, for traffic that someone mirrors here and whose answers are thrown away.
+
+    A hook of its own: a proxy that is no sink does not pay for it.
+    """
+
+    def __init__(self, capture: CaptureAddon) -> None:
+        self._capture = capture
+
+    def request(self, flow: HTTPFlow) -> None:
+        # Recorded before it is answered: what the client got is not known here.
+        self._capture.finish(flow, None)
+        flow.response = Response.make(204)
+
+
 def start_recorder(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
     """The recorder's process, its stdin the pipe for frames, its stdout the line that says ready."""
     # Found where this package was found, and nowhere else (-P): not in whatever directory this was started.
@@ -328,12 +415,6 @@ def _not_ready(recorder: subprocess.Popen[bytes]) -> str | None:
         return "the recorder ended as it started: see its error above"
     status: dict[str, str] = json.loads(answer)
     return status.get("error")
-
-
-def _last_line(recorder: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-    assert recorder.stdout is not None
-    lines = recorder.stdout.read().splitlines()
-    return json.loads(lines[-1]) if lines else None
 
 
 def _listening() -> list[list[Any]]:

@@ -30,8 +30,9 @@ class Books:
     def __init__(self) -> None:
         self.written = 0
         self.sampled_out = 0
-        self.filtered = 0
-        self.failed = 0
+        self.filtered: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
         self.truncated = 0
         self._seen: int | None = None
         self._dropped: dict[str, int] = {}
@@ -49,12 +50,15 @@ class Books:
             {
                 "written": self.written,
                 "sampled_out": self.sampled_out,
-                "filtered": self.filtered,
+                "filtered": self.filtered.total(),
                 "dropped": sum(self._dropped.values()),
-                "failed": self.failed,
+                "failed": self.failed.total(),
                 "truncated": self.truncated,
+                "filtered_by_reason": dict(self.filtered),
+                "failed_by_reason": dict(self.failed),
                 "dropped_by_reason": self._dropped,
                 "passed": self._passed,
+                "streams": dict(self.kinds),
             }
         )
 
@@ -75,6 +79,7 @@ def new_account(source: Mapping[str, Any]) -> dict[str, Any]:
         "source": dict(source),
         "books": Books().totals(),
         "redacted": {},
+        "places": {},
     }
 
 
@@ -148,6 +153,7 @@ def _add_up(meta: dict[str, Any]) -> None:
     accounts = list(meta["writers"].values())
     meta["books"] = _sum(account["books"] for account in accounts)
     meta["redacted"] = _sum(account["redacted"] for account in accounts)
+    meta["places"] = _sum(account.get("places", {}) for account in accounts)
     meta["state"] = "open" if any(account["state"] == "open" for account in accounts) else "closed"
     meta["ended_at"] = metadata.now() if meta["state"] == "closed" else None
 

@@ -69,7 +69,9 @@ def _basic(encoded: str, secrets: Secrets) -> str:
     except (binascii.Error, ValueError):
         return secrets.text(encoded)
     user, colon, password = plain.partition(b":")
-    return base64.b64encode(secrets.raw(user) + colon + secrets.raw(password)).decode()
+    drawn = base64.b64encode(secrets.raw(user) + colon + secrets.raw(password)).decode()
+    secrets.remember(encoded.strip(), drawn)
+    return drawn
 
 
 def cookies(part: Part, secrets: Secrets) -> int:
@@ -223,7 +225,14 @@ def by_shape(part: Part, secrets: Secrets, shape: Shape) -> int:
             part.body = _in_text(shape, part.body.decode("latin-1"), secrets, "body").encode("latin-1")
         else:
             part.body = _without(shape, part.body, secrets)
+            if b"%" in part.body and _ESCAPE.search(part.body):
+                part.body = _RUN.sub(lambda run: _in_run(shape, run[0], secrets), part.body)
     return len(secrets.found) - before
+
+
+def _in_run(shape: Shape, run: bytes, secrets: Secrets) -> bytes:
+    """A percent-encoded stretch of a body: an URL in JSON, a link in HTML."""
+    return _in_text(shape, run.decode("latin-1"), secrets).encode("latin-1") if b"%" in run else run
 
 
 @lru_cache(maxsize=1 << 15)
@@ -310,6 +319,8 @@ _JSON_LIST = re.compile(
 _JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _TEXT_NAME = re.compile(rb"(?<![\w-])([\w-]{3,40}+)[ \t]{0,4}[:=][ \t]{0,4}[\"']?")
 _TEXT_VALUE = re.compile(rb"[^\s\"'&,;<>]{3,}")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_RUN = re.compile(rb"[^\s\"'<>\\]++")
 _XML_ELEMENT = re.compile(rb"(<(?:[\w-]+:)?([\w-]{1,64})(?:\s[^<>]*)?>)([^<>]+)(?=</)")
 _NEAREST = re.compile(rb'(?:"([\w.-]{1,64})"\s*:\s*\[?\s*"?|(?:[?&]|\A)([\w.-]{1,64})=)[^":&]*\Z')
 _NEVER = frozenset({"host", "date", "last-modified", "expires", "content-length", "content-type", "etag"})

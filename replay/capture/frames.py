@@ -15,8 +15,11 @@ _PLACES = {field.name: place for place, field in enumerate(fields(Exchange))}
 
 EXCHANGE_ID = _PLACES["exchange_id"]
 SESSION_ID = _PLACES["session_id"]
+CONNECTION_ID = _PLACES["connection_id"]
 STARTED_AT = _PLACES["started_at"]
 METHOD = _PLACES["method"]
+HOST = _PLACES["host"]
+STATUS = _PLACES["status"]
 TARGET = _PLACES["target"]
 ENDPOINT = _PLACES["endpoint"]
 TEXTS = tuple(_PLACES[name] for name in ("method", "scheme", "host", "target", "http_version"))

@@ -69,6 +69,8 @@ class Secrets:
         self.drawn: set[bytes] = set()
         self.kept: set[bytes] = set()
         self.found: list[tuple[str, str]] = []
+        self._looked_at = b""
+        self._seen_in_it = False
         self.detector = ""
         self.place = ""
         self.pseudonym = lru_cache(maxsize=1 << 16)(lambda secret: pseudonym(secret, key))
@@ -81,6 +83,7 @@ class Secrets:
         self.drawn.clear()
         self.kept.clear()
         self.found.clear()
+        self._looked_at, self._seen_in_it = b"", False
 
     def _is_secret(self, name: str, value_is_text: bool = False) -> bool:
         plain = _plain(name)
@@ -101,8 +104,10 @@ class Secrets:
 
     def may_be_in(self, body: bytes) -> bool:
         """Whether any secret name is in the body at all: a cheap look before the close one."""
-        plain = body.lower().translate(None, b"-_")
-        return any(stem in plain for stem in self._stems)
+        if body is not self._looked_at:
+            plain = body.lower().translate(None, b"-_")
+            self._looked_at, self._seen_in_it = body, any(stem in plain for stem in self._stems)
+        return self._seen_in_it
 
     def raw(self, data: bytes) -> bytes:
         """What stands for a secret given as bytes: UTF-8, or else latin-1."""
@@ -144,7 +149,15 @@ class Secrets:
         """
         if "%" not in value and "+" not in value:
             return self.text(value)
-        return within_escapes(value, self.raw, plus=plus)
+        new = within_escapes(value, self.raw, plus=plus)
+        self.remember(value, new)
+        return new
+
+    def remember(self, encoded: str, drawn: str) -> None:
+        """An encoded form of a secret, to be found where it is echoed as it was sent."""
+        secret = encoded.encode("latin-1", "replace")
+        if encoded != drawn and is_telling(secret):
+            self.recent[secret] = drawn.encode("latin-1", "replace")
 
 
 def within_escapes(value: str, replaced: Callable[[bytes], bytes], *, plus: bool = False) -> str:

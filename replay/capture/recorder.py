@@ -19,7 +19,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ import msgpack
 from replay import config
 from replay.capture import books, frames
 from replay.capture.endpoints import Templater
+from replay.capture.filters import Filters, Seen
 from replay.capture.keys import load_key
+from replay.capture.options import parse_session_key
 from replay.capture.redact import Policy, Redactor
-from replay.capture.sampling import keep, session_id, session_key, weight
+from replay.capture.sampling import Floor, included, keep, session_id, session_key, weight
 from replay.errors import InputError, ReplayError
 from replay.model import Header, exchange_id
 from replay.store import metadata
@@ -44,7 +47,9 @@ _READ_BYTES = 1 << 20
 # After a signal the proxy may still be closing: its last frames are waited for, within reason.
 _IDLE_AFTER_SIGNAL = 2.0
 _LONGEST_AFTER_SIGNAL = 15.0
-_SHARED = ("sample", "max_body")
+_RESERVE = 256 << 10
+_MOST_PLACES = 2000
+_SHARED = ("sample", "sample_by", "session_key", "floor", "max_body")
 """Settings that all writers of one capture must have in common."""
 
 
@@ -59,6 +64,14 @@ class Settings:
     max_body: int = 1 << 20
     rotate_bytes: int = SEGMENT_BYTES
     rotate_seconds: float = 300.0
+    sample_by: str = "session"
+    session_key: str = ""
+    floor: float = 0.0
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    sync: str = "segment"
+    metrics: str = ""
+    sink: bool = False
     source: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,9 +82,11 @@ class Naming:
         self._templater = Templater(routes)
         self._lock = threading.Lock()  # compaction runs in a thread of its own
 
-    def learn(self, method: str, target: str) -> str:
+    def learn(self, method: str, target: str, *, known: bool = False) -> str:
+        """The endpoint's name; `known` tells that this very request was learnt from before."""
         with self._lock:
-            self._templater.observe(method, target)
+            if not known:
+                self._templater.observe(method, target)
             return self._templater.endpoint(method, target)
 
     def refine(self, rows: list[list[Any]]) -> list[list[Any]]:
@@ -80,6 +95,17 @@ class Naming:
             with self._lock:
                 row[frames.ENDPOINT] = self._templater.endpoint(row[frames.METHOD], row[frames.TARGET])
         return rows
+
+    def rename(self, places: Mapping[str, int]) -> dict[str, int]:
+        """Counts by `endpoint · place · detector`, under the names that endpoints have by now."""
+        renamed: Counter[str] = Counter()
+        for name, count in places.items():
+            endpoint, _, rest = name.partition(" · ")
+            method, space, path = endpoint.partition(" ")
+            with self._lock:
+                known = self._templater.endpoint(method, path) if space and path.startswith("/") else endpoint
+            renamed[f"{known} · {rest}"] += count
+        return dict(renamed)
 
 
 class Recorder:
@@ -96,13 +122,24 @@ class Recorder:
         self._writer = f"{time.time_ns():x}-{os.getpid():x}"
         self._pack = msgpack.Packer().pack
         self._count = int.from_bytes(os.urandom(6))
-        self._unflushed = 0
+        self._filters = Filters(settings.only, settings.skip)
+        self._session_by = parse_session_key(settings.session_key)
+        self._floor = Floor(settings.floor) if settings.floor else None
+        self._places: Counter[str] = Counter()
+        self._unwritten = 0
+        self.problem = ""
         self._compaction: threading.Thread | None = None
         self._segment_since = time.monotonic()
         self._account = books.new_account(settings.source)
         self._next_flush = self._next_books = time.monotonic()
         self._open_dataset()
-        self._journal = Journal(self._directory, self._writer, segment_bytes=settings.rotate_bytes)
+        self._journal = Journal(
+            self._directory, self._writer, segment_bytes=settings.rotate_bytes, sync=settings.sync == "always"
+        )
+        if settings.metrics:
+            from replay.capture.metrics import BooksCollector, serve
+
+            serve(settings.metrics, BooksCollector(self._books.totals, lambda: dict(self._redactor.counts)))
 
     # --- frames
 
@@ -111,59 +148,134 @@ class Recorder:
         if isinstance(frame, dict):
             self._books.hear(frame)
             return
+        if self.problem:
+            self._books.failed[self.problem] += 1
+            return
         try:
             row = self._row(frame)
         except Exception as error:
             # One exchange that breaks us is a bug, and no reason to lose the rest. Its content is not shown.
-            self._books.failed += 1
-            if self._books.failed == 1:
+            if not self._books.failed:
                 _complain(f"an exchange could not be recorded ({type(error).__name__}); such are counted")
+            self._books.failed[f"cannot be recorded: {type(error).__name__}"] += 1
             return
-        if row is None:
-            self._books.sampled_out += 1
+        if row is not None:
+            self._unwritten += 1
+            self._guarded(lambda: self._journal.append(row))
+
+    def _guarded(self, write: Callable[[], None]) -> None:
+        """Do what may meet a full or broken disk. After one failure nothing more is recorded, only counted."""
+        if self.problem:
             return
-        self._journal.append(row)
-        self._unflushed += 1
-        self._books.written += 1
+        try:
+            write()
+        except OSError as error:
+            self._give_up(error.strerror or str(error))
+            return
+        # A row counts as written when it has left for the disk.
+        self._books.written += self._unwritten - self._journal.waiting
+        self._unwritten = self._journal.waiting
+
+    def _give_up(self, why: str) -> None:
+        self.problem = why
+        self._books.failed[why] += self._unwritten
+        self._unwritten = 0
+        self._reserve.unlink(missing_ok=True)
+        _complain(f"recording stopped: {why}; traffic goes on and is counted as failed")
+        _say({"failed": why})
 
     def _row(self, frame: list[Any]) -> bytes | None:
-        """The packed row, or `None` where the session is not in the sample."""
+        """The packed row, or `None` where the exchange is filtered or not in the sample."""
         request_headers = _texts(frame[frames.REQUEST_HEADERS])
-        session = session_key(frame[frames.SESSION_ID], request_headers)
-        if not keep(session, self._settings.sample, self._key):
-            return None
         for place in frames.TEXTS:
             value = frame[place]
             if isinstance(value, bytes):
                 frame[place] = value.decode("latin-1")
+        reason = self._filtered(frame, request_headers)
+        if reason is not None:
+            self._books.filtered[reason] += 1
+            return None
+        session = session_key(
+            frame[frames.SESSION_ID],
+            request_headers,
+            target=frame[frames.TARGET],
+            connection=frame[frames.CONNECTION_ID],
+            by=self._session_by,
+        )
+        probability = self._probability(frame, session)
+        if probability is None:
+            self._books.sampled_out += 1
+            return None
         self._books.truncated += frame[frames.TRUNCATED]
-        self._redact(frame, request_headers)
         self._count += 1
+        places = self._redact(frame, request_headers)
         frame[frames.EXCHANGE_ID] = exchange_id(frame[frames.STARTED_AT], self._count)
         frame[frames.SESSION_ID] = session_id(session, self._key)
-        frame[frames.ENDPOINT] = self._naming.learn(frame[frames.METHOD], frame[frames.TARGET])
-        frame[frames.SAMPLE_WEIGHT] = weight(self._settings.sample)
+        frame[frames.ENDPOINT] = self._naming.learn(
+            frame[frames.METHOD], frame[frames.TARGET], known=self._floor is not None
+        )
+        frame[frames.SAMPLE_WEIGHT] = weight(probability)
+        self._count_places(frame[frames.ENDPOINT], places)
         return bytes(self._pack(frame))
 
-    def _redact(self, frame: list[Any], request_headers: list[Header]) -> None:
+    def _filtered(self, frame: list[Any], headers: list[Header]) -> str | None:
+        if not self._filters:
+            return None
+        method, host, target = frame[frames.METHOD], frame[frames.HOST], frame[frames.TARGET]
+        return self._filters.reason(Seen(method, host, target, frame[frames.STATUS], headers))
+
+    def _probability(self, frame: list[Any], session: bytes) -> float | None:
+        """With what probability the exchange came into the sample, or `None` where it did not."""
+        share = self._settings.sample
+        itself = f"{frame[frames.CONNECTION_ID]}\0{frame[frames.STARTED_AT]}".encode()
+        kept = keep(itself if self._settings.sample_by == "request" else session, share, self._key)
+        if self._floor is None or share == 1:
+            return share if kept else None
+        # Named without its secrets, like what is written.
         self._redactor.begin()
-        target, headers, body = self._redactor.message(
+        target = self._redactor.target(frame[frames.TARGET])
+        endpoint = self._naming.learn(frame[frames.METHOD], target)
+        chance = self._floor.chance(endpoint, frame[frames.STARTED_AT])
+        if kept or keep(b"floor\0" + itself, chance, self._key):
+            return included(share, chance)
+        return None
+
+    def _redact(self, frame: list[Any], request_headers: list[Header]) -> list[str]:
+        """Replace the secrets in the frame; returns where they stood."""
+        redactor = self._redactor
+        redactor.begin()
+        frame[frames.TARGET], frame[frames.REQUEST_HEADERS], frame[frames.REQUEST_BODY] = redactor.message(
             frame[frames.TARGET],
             request_headers,
             frame[frames.REQUEST_BODY],
             whole=_is_whole(frame[frames.REQUEST_BODY], frame[frames.REQUEST_SIZE]),
         )
-        frame[frames.TARGET], frame[frames.REQUEST_HEADERS], frame[frames.REQUEST_BODY] = (
-            target,
-            headers,
-            body,
-        )
-        _, frame[frames.RESPONSE_HEADERS], frame[frames.RESPONSE_BODY] = self._redactor.message(
+        places = [f"request {place} · {detector}" for detector, place in redactor.take_found()]
+        response_headers = _texts(frame[frames.RESPONSE_HEADERS])
+        self._count_stream(frame[frames.STATUS], response_headers)
+        _, frame[frames.RESPONSE_HEADERS], frame[frames.RESPONSE_BODY] = redactor.message(
             "",
-            _texts(frame[frames.RESPONSE_HEADERS]),
+            response_headers,
             frame[frames.RESPONSE_BODY],
             whole=_is_whole(frame[frames.RESPONSE_BODY], frame[frames.RESPONSE_SIZE]),
         )
+        return places + [f"response {place} · {detector}" for detector, place in redactor.take_found()]
+
+    def _count_places(self, endpoint: str, places: list[str]) -> None:
+        for place in places:
+            name = f"{endpoint} · {place}"
+            if name not in self._places and len(self._places) >= _MOST_PLACES:
+                name = f"other endpoints · {place.split(' ')[0]} · {place.rpartition(' · ')[2]}"
+            self._places[name] += 1
+
+    def _count_stream(self, status: int | None, headers: list[Header]) -> None:
+        kind = next((value for name, value in headers if name.lower() == "content-type"), "").lower()
+        if status == 101:
+            self._books.kinds["upgrade"] += 1
+        elif kind.startswith("text/event-stream"):
+            self._books.kinds["server-sent events"] += 1
+        elif kind.startswith("application/grpc"):
+            self._books.kinds["grpc"] += 1
 
     # --- time
 
@@ -171,30 +283,42 @@ class Recorder:
         """What is due now and then: flush, rotate, compact, keep the books on disk."""
         now = time.monotonic()
         if now >= self._next_flush:
-            self._journal.flush()
+            self._guarded(self._flush)
             self._next_flush = now + _FLUSH_EVERY
         if self._journal.size == 0:
             self._segment_since = now
         elif now - self._segment_since >= self._settings.rotate_seconds:
-            self._journal.rotate()
+            self._guarded(self._journal.rotate)
         self._compact_behind()
         if now >= self._next_books:
             self._keep_books("open", self._books.totals())
             self._next_books = now + _BOOKS_EVERY
 
+    def tell(self) -> None:
+        """Say the books as they are, on request."""
+        totals = self._books.totals()
+        _complain(f"books so far: {json.dumps(totals)}")
+        self._keep_books("open", totals)
+
     def close(self) -> dict[str, Any]:
         """Write what is left, make it Parquet, close the books; returns them."""
-        self._journal.close()
+        self._guarded(self._journal.close)
         if self._compaction is not None:
             self._compaction.join()
-        compact(self._directory, books.KIND, refine=self._naming.refine)
+        self._compact()
         totals = self._books.close()
+        self._reserve.unlink(missing_ok=True)
         self._keep_books("closed", totals)
         return totals
 
+    def _flush(self) -> None:
+        self._journal.flush()
+        if self._settings.sync == "second":
+            self._journal.force()
+
     def _compact_behind(self) -> None:
         running = self._compaction is not None and self._compaction.is_alive()
-        if running or not any(self._directory.glob(f"journal-{self._writer}-*.done")):
+        if running or self.problem or not any(self._directory.glob(f"journal-{self._writer}-*.done")):
             return
         self._compaction = threading.Thread(target=self._compact, name="replay-compact", daemon=True)
         self._compaction.start()
@@ -220,12 +344,21 @@ class Recorder:
                 metadata.create(self._directory, books.KIND, source=self._settings.source, settings=shared)
         books.settle(self._directory)
         books.keep(self._directory, self._writer, self._account)
+        # Room for the last books, given free when the disk is full.
+        self._reserve = self._directory / f".reserve-{self._writer}"
+        with self._reserve.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE)
 
     def _keep_books(self, state: str, totals: dict[str, Any]) -> None:
-        account = {**self._account, "state": state, "books": totals, "redacted": dict(self._redactor.counts)}
-        if account != self._account:
-            self._account = account
+        redacted = {"redacted": dict(self._redactor.counts), "places": self._naming.rename(self._places)}
+        account = {**self._account, "state": state, "books": totals, **redacted}
+        if account == self._account:
+            return
+        try:
             books.keep(self._directory, self._writer, account)
+            self._account = account
+        except OSError as error:
+            _complain(f"cannot write the books: {error.strerror}")
 
 
 def _is_whole(body: bytes | None, size: int) -> bool:
@@ -271,8 +404,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.since: float | None = None
+        self.told = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
+        signal.signal(signal.SIGUSR1, self._ask_books)
+
+    def _ask_books(self, *_: object) -> None:
+        self.told = False
 
     def _ask(self, *_: object) -> None:
         self.since = self.since or time.monotonic()
@@ -299,6 +437,9 @@ def record(recorder: Recorder, descriptor: int, stop: Stop) -> None:
             for frame in unpacker:
                 recorder.take(frame)
         recorder.tend()
+        if not stop.told:
+            stop.told = True
+            recorder.tell()
 
 
 def main(arguments: list[str]) -> int:
@@ -316,7 +457,8 @@ def main(arguments: list[str]) -> int:
     _say({"ready": True})
     try:
         record(recorder, sys.stdin.fileno(), stop)
-        _say(recorder.close())
+        totals = recorder.close()
+        _say({**totals, "problem": recorder.problem} if recorder.problem else totals)
     except OSError as error:
         _complain(f"recording stopped: {error.strerror}; what was written so far is in {settings.out}")
         return 2

@@ -172,6 +172,14 @@ class Redactor:
         self._secrets.found.clear()
         return found
 
+    def target(self, target: str) -> str:
+        """A target without its secrets, for a look that is not counted."""
+        counts, self.counts = self.counts, Counter()
+        try:
+            return self.message(target, [], None)[0]
+        finally:
+            self.counts = counts
+
     def message(
         self, target: str, headers: list[Header], body: bytes | None, *, whole: bool = True
     ) -> tuple[str, list[Header], bytes | None]:

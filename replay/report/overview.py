@@ -16,6 +16,7 @@ _ACCOUNTS = {
     *("seen", "written", "sampled_out", "filtered", "dropped", "failed", "not_taken", "notes"),
     *("planned", "sent", "answered", "skipped", "left_out", "workers_lost", "sessions"),
 }
+_MOST_PLACES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,19 @@ def _closing(overview: Overview) -> list[Text]:
                 )
             )
         )
+    return lines + _redacted(overview.meta)
+
+
+def _redacted(meta: Mapping[str, Any]) -> list[Text]:
+    """What was redacted, by detector, and where, most frequent first."""
+    counts, places = meta.get("redacted") or {}, meta.get("places") or {}
+    if not counts:
+        return []
+    lines = [Text("redacted: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))]
+    most = sorted(places.items(), key=lambda item: (-item[1], item[0]))
+    lines += [Text(f"  {count:,} × {place}") for place, count in most[:_MOST_PLACES]]
+    if len(most) > _MOST_PLACES:
+        lines.append(Text(f"  and {len(most) - _MOST_PLACES:,} places more: --json has them all"))
     return lines
 
 

@@ -50,6 +50,16 @@ class Journal:
         self._descriptor: int | None = None
         self.size = 0
 
+    @property
+    def waiting(self) -> int:
+        """Rows gathered and not yet written."""
+        return len(self._rows)
+
+    def force(self) -> None:
+        """Force what is written to the disk."""
+        if self._descriptor is not None:
+            os.fdatasync(self._descriptor)
+
     def append(self, row: bytes) -> None:
         """Add one msgpack-packed row."""
         self._rows.append(row)

@@ -18,7 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from replay.capture import books
+from replay.capture.filters import Filters
 from replay.capture.keys import load_key
+from replay.capture.options import (
+    ON_ERROR,
+    SAMPLE_BY,
+    SYNCS,
+    choice,
+    parse_floor,
+    parse_rotate,
+    parse_session_key,
+    parse_size,
+)
+from replay.capture.redact import Policy
 from replay.capture.sampling import parse_share
 from replay.config import load as load_config
 from replay.config import parse_target
@@ -61,6 +73,20 @@ class CaptureSettings:
     key_file: Path | None = None
     config: Path | None = None
     duration: float | None = None
+    sample_by: str = "session"
+    session_key: str = ""
+    floor: str = "0"
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    rotate: str = "64m,5min"
+    sync: str = "segment"
+    on_error: str = "pass"
+    metrics: str = ""
+    sink: bool = False
+    cert: Path | None = None
+    cert_key: Path | None = None
+    upstream_ca: Path | None = None
+    insecure: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -80,7 +106,7 @@ def capture(settings: CaptureSettings, on_ready: Callable[[str, int], None] | No
     by itself.
     """
     process = CaptureProcess(settings)
-    with _signals(process.ask_to_stop):
+    with _signals(process.ask_to_stop, process.tell_books):
         host, port = process.start()
         if on_ready is not None:
             on_ready(host, port)
@@ -112,18 +138,21 @@ class CaptureProcess:
         """Start it; returns the address it listens on."""
         _check_free(*self._listen)
         status = self._status = _StatusPipe()
+        certificate = _certificate(self._settings)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _MITMDUMP, *self._arguments(status.write_end)],
+            [sys.executable, "-P", "-c", _MITMDUMP, *self._arguments(status.write_end, certificate)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            pass_fds=(status.write_end,),
+            pass_fds=(status.write_end, *certificate),
             # Out of the terminal's process group: the signals it gets are the ones given on.
             start_new_session=True,
         )
         status.close_write_end()
+        for descriptor in certificate:
+            os.close(descriptor)
         self._reader = threading.Thread(target=self._relay, daemon=True)
         self._reader.start()
         told = status.next(_READY_WITHIN)
@@ -144,6 +173,11 @@ class CaptureProcess:
         """End `wait`; safe in a signal handler."""
         self._stop_asked.set()
 
+    def tell_books(self) -> None:
+        """Have the recorder say its books on standard error."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGUSR1)
+
     def stop(self) -> CaptureSummary:
         """End the capture, wait until everything is on disk; returns the summary."""
         assert self._process is not None
@@ -151,6 +185,9 @@ class CaptureProcess:
         if not ended_by_itself:
             self._process.send_signal(signal.SIGTERM)
         told = self._end()
+        failed = told and (told.get("why") or (told.get("books") or {}).get("problem"))
+        if failed and not str(failed).startswith("the recorder is gone"):
+            raise TargetError(_stopped_recording(self._settings, str(failed), told or {}))
         # Whoever crashed, the books are closed over what is there.
         broken = books.settle(self._settings.out, told and told.get("totals"))
         if ended_by_itself and self._process.returncode:
@@ -183,16 +220,30 @@ class CaptureProcess:
             process.stdout.close()
         return self._status.close() if self._status is not None else None
 
-    def _arguments(self, status: int) -> list[str]:
+    def _arguments(self, status: int, certificate: list[int]) -> list[str]:
         settings = self._settings
         host, port = self._listen
         options = [
             *_OPTIONS,
             f"replay_out={settings.out.absolute()}",
             f"replay_sample={settings.sample}",
-            f"replay_max_body={settings.max_body}",
+            f"replay_max_body={parse_size(settings.max_body, '--max-body')}",
             f"replay_status_fd={status}",
+            f"replay_sample_by={settings.sample_by}",
+            f"replay_session_key={settings.session_key}",
+            f"replay_floor={settings.floor}",
+            *(f"replay_only={text}" for text in settings.only),
+            *(f"replay_skip={text}" for text in settings.skip),
+            f"replay_rotate={settings.rotate}",
+            f"replay_sync={settings.sync}",
+            f"replay_on_error={settings.on_error}",
+            f"replay_metrics={settings.metrics}",
+            f"replay_sink={str(settings.sink).lower()}",
+            f"ssl_insecure={str(settings.insecure).lower()}",
+            *(f"certs=*=/proc/self/fd/{descriptor}" for descriptor in certificate),
         ]
+        if settings.upstream_ca is not None:
+            options.append(f"ssl_verify_upstream_trusted_ca={settings.upstream_ca.absolute()}")
         if settings.key_file is not None:
             options.append(f"replay_key_file={settings.key_file.absolute()}")
         if settings.config is not None:
@@ -278,17 +329,66 @@ class _StatusPipe:
 
 def _check(settings: CaptureSettings) -> tuple[str, tuple[str, int]]:
     """mitmproxy's mode and the address to listen on; whatever is wrong is said here, before anything runs."""
-    if (settings.upstream is None) == (settings.mode is None):
-        raise UsageError("say what to record: --upstream URL, or --mode for another of mitmproxy's modes")
+    if sum((settings.upstream is not None, settings.mode is not None, settings.sink)) != 1:
+        raise UsageError(
+            "say what to record: --upstream URL, --sink for mirrored traffic, or --mode for another of mitmproxy's"
+        )
     parse_share(settings.sample)
+    _check_words(settings)
     if settings.duration is not None and not settings.duration > 0:
         raise UsageError(f"--duration {settings.duration:g} must be above 0")
     load_key(settings.key_file)
-    load_config(settings.config)
+    Policy.of(load_config(settings.config).redact)
     if settings.out.exists() and not settings.out.is_dir():
         raise UsageError(f"--out {settings.out} is a file: name a directory")
+    if settings.sink:
+        # Nothing is ever sent there: port 9 is `discard`.
+        return "reverse:http://127.0.0.1:9", _address(settings.listen)
     mode = settings.mode or f"reverse:{_resolved(settings.upstream or '')}"
     return mode, _address(settings.listen)
+
+
+def _check_words(settings: CaptureSettings) -> None:
+    parse_rotate(settings.rotate)
+    parse_size(settings.max_body, "--max-body")
+    parse_floor(settings.floor)
+    parse_session_key(settings.session_key)
+    choice(settings.sample_by, SAMPLE_BY, "--sample-by")
+    choice(settings.sync, SYNCS, "--sync")
+    choice(settings.on_error, ON_ERROR, "--on-error")
+    Filters(settings.only, settings.skip)
+    if settings.cert_key is not None and settings.cert is None:
+        raise UsageError("--cert-key without --cert: name the certificate it belongs to")
+    for option, path in (
+        ("--cert", settings.cert),
+        ("--cert-key", settings.cert_key),
+        ("--upstream-ca", settings.upstream_ca),
+    ):
+        if path is not None and not os.access(path, os.R_OK):
+            raise UsageError(f"{option} {path} cannot be read")
+
+
+def _certificate(settings: CaptureSettings) -> list[int]:
+    """Certificate and key as one file, as mitmproxy wants them: in memory, for no key is copied to a disk."""
+    if settings.cert is None:
+        return []
+    text = settings.cert.read_bytes() + b"\n" + (settings.cert_key.read_bytes() if settings.cert_key else b"")
+    if b"PRIVATE KEY-----" not in text or b"BEGIN CERTIFICATE-----" not in text:
+        raise UsageError(
+            f"--cert {settings.cert}: PEM with a certificate is needed, and its key there or in --cert-key"
+        )
+    descriptor = os.memfd_create("certificate", 0)
+    os.write(descriptor, text)
+    return [descriptor]
+
+
+def _stopped_recording(settings: CaptureSettings, why: str, told: dict[str, Any]) -> str:
+    totals = told.get("books") or {}
+    written = f"; {totals['written']} of {totals['seen']} exchanges were written" if totals else ""
+    ended = (
+        "the proxy was stopped, as --on-error stop asks" if settings.on_error == "stop" else "traffic went on"
+    )
+    return f"recording to {settings.out} stopped: {why}; {ended}{written}"
 
 
 def _resolved(upstream: str) -> str:
@@ -325,13 +425,16 @@ def _check_free(host: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def _signals(handle: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `handle` meanwhile, where that can be: in the main thread."""
+def _signals(handle: Callable[[], None], tell: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `handle` meanwhile, SIGUSR1 `tell`, where that can be: in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: handle()) for number in numbers]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [
+        signal.signal(number, lambda got, _: tell() if got == signal.SIGUSR1 else handle())
+        for number in numbers
+    ]
     try:
         yield
     finally:

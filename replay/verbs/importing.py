@@ -75,9 +75,7 @@ def import_files(
         for item in _items(path):
             if isinstance(item, Exchange):
                 redactor.begin()
-                target, _, _ = redactor.message(item.target, [], None)
-                templater.observe(item.method, target)
-    redactor.counts.clear()
+                templater.observe(item.method, redactor.target(item.target))
     writer = DatasetWriter(
         out,
         "capture",

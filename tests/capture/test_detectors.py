@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -277,3 +278,18 @@ def test_leaves_have_paths_and_places() -> None:
     text = b'{"a": {"b": [1, {"c": "x"}, true]}, "d": [], "e": "cut'
     found = {leaf.path: text[leaf.start : leaf.end] for leaf in leaves(text)}
     assert found == {"$.a.b[0]": b"1", "$.a.b[1].c": b"x", "$.a.b[2]": b"true", "$.e": b"cut"}
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/html", "multipart/form-data", ""])
+@pytest.mark.parametrize(
+    "piece",
+    [b"a", b"1", b"A1", b"@", b'"', b"a@", b"a.", b"+1 ", b"%41", b"\\", b'"a', b"<a ", b"=", b"a:", b"eyJ."],
+)
+def test_no_text_takes_longer_than_its_length(kind: str, piece: bytes) -> None:
+    def seconds(size: int) -> float:
+        body = (b'{"token": "%41 ' + piece * (size // len(piece)) + b"\x01%42")[:size]
+        before = time.process_time()
+        redactor().message("", [("Content-Type", kind)] if kind else [], body)
+        return time.process_time() - before
+
+    assert seconds(100_000) < 1.0
