@@ -20,6 +20,9 @@ GENERATOR_CORE, SERVER_CORE = 0, 1
 
 BODY = b'{"id":41,"name":"A plain white mug","price":"12.50","stock":[3,0,7],"tags":["kitchen","mug"]}'
 
+LOGIN = b'{"token":"live0token9Zk3fB9xW2m","user":{"id":977,"name":"ann"}}'
+"""What /login answers, with a cookie."""
+
 _NGINX = """
 daemon off; worker_processes 1; pid {d}/nginx.pid; error_log {d}/error.log crit;
 events {{ worker_connections 12000; }}
@@ -31,6 +34,7 @@ http {{
   server {{
     listen 127.0.0.1:{plain} backlog=4096; listen 127.0.0.1:{tls} ssl;
     ssl_certificate {d}/cert.pem; ssl_certificate_key {d}/key.pem;
+    location = /login {{ add_header Set-Cookie "sid=live0sid7x1k9q2; Path=/"; return 200 '{login}'; }}
     location / {{ {log} return 200 '{body}'; }}
   }}
 }}
@@ -66,7 +70,11 @@ def nginx(directory: Path, *, log: bool = False, core: int | None = SERVER_CORE)
     plain, tls = free_port(), free_port()
     logging = f"access_log {directory}/arrivals.log arrivals buffer=1m flush=1s;" if log else ""
     conf = directory / "nginx.conf"
-    conf.write_text(_NGINX.format(d=directory, plain=plain, tls=tls, log=logging, body=BODY.decode()))
+    conf.write_text(
+        _NGINX.format(
+            d=directory, plain=plain, tls=tls, log=logging, body=BODY.decode(), login=LOGIN.decode()
+        )
+    )
     with child(["nginx", "-p", str(directory), "-c", str(conf)], core):
         wait_for(plain)
         yield Server(f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{tls}", directory)

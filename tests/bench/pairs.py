@@ -68,7 +68,7 @@ def _rows(pairs: int, kib: float, candidate: bool) -> Iterator[tuple[Any, ...]]:
         row = Result(
             exchange_id(started, number), 0, f"s{number % 5000}", f"c{number % 5000}",
             f"GET /{number % ENDPOINTS}/{{id}}", number * 1_000_000, number * 1_000_000 + 5_000, 0, None, None,
-            took - 1000, took, True, True, None, None, 200, _HEADERS, body, len(body), False, None, None,
+            took - 1000, took, True, True, None, None, 200, _HEADERS, body, len(body), False, None, None, (), None,
         )  # fmt: skip
         yield _values(row)
 

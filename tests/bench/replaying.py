@@ -41,7 +41,7 @@ def rates(scratch: Path, seconds: int) -> str:
 ROUNDS = 3
 
 
-def _replayed(capture: Path, url: str, out: Path, seconds: int, sessions: str = "off") -> float:
+def replayed(capture: Path, url: str, out: Path, seconds: int, sessions: str = "off") -> float:
     run([
         *(sys.executable, "-m", "replay", "run", str(capture), "--target", url, "--out", str(out), "--insecure"),
         *("--concurrency", str(CONNECTIONS), "--loop", "0", "--duration", f"{seconds}s", "--sessions", sessions),
@@ -71,8 +71,8 @@ def _wrk(url: str, seconds: int) -> float:
 
 
 _CLIENTS: dict[str, Callable[[Path, str, Path, int], float]] = {
-    "replay": _replayed,
-    "replay, sessions kept alive": lambda capture, url, out, seconds: _replayed(
+    "replay": replayed,
+    "replay, sessions kept alive": lambda capture, url, out, seconds: replayed(
         capture, url, out.with_name(f"{out.name}-live"), seconds, "live"
     ),
     "FastHttpUser": lambda capture, url, out, seconds: _locust("locust_fast.py", url, seconds),

@@ -1,0 +1,70 @@
+"""What live sessions cost: the rate with every request but the login carrying three values of an earlier answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from statistics import median
+
+from replay.model import Exchange
+from replay.store.reader import Dataset
+from tests.bench.machine import BODY, nginx, table
+from tests.bench.replaying import replayed
+from tests.rows import T0, exchange
+from tests.send.captures import write
+
+SESSIONS, REQUESTS = 2_000, 50
+_AT_ONCE = 400
+_JSON = ("Content-Type", "application/json")
+
+
+def rates(scratch: Path, seconds: int) -> str:
+    """Requests per second on one core: nobody waits, requests wait, and they carry live values as well."""
+    capture = write(scratch / "capture", _exchanges())
+    seen: dict[str, list[float]] = {}
+    bound = 0
+    with nginx(scratch / "nginx") as server:
+        for turn in range(3):
+            for mode in ("off", "ordered", "live"):
+                out = scratch / f"{mode}-{turn}"
+                seen.setdefault(mode, []).append(replayed(capture, server.url, out, seconds, mode))
+        bound = Dataset.open(out, "run").meta["books"]["sessions"]["values bound"]
+    without = median(seen["off"])
+    rows = [[mode, f"{median(found):,.0f}", f"{median(found) / without:.2f}"] for mode, found in seen.items()]
+    head = (f"--sessions, one core ({bound:,} values bound in the last run)", "requests/s", "÷ off")
+    return table(head, rows)
+
+
+def _exchanges() -> Iterator[Exchange]:
+    """Sessions that take turns, some hundreds at a time: a login, then requests with a token, a cookie and an id."""
+    draw = Random(5)
+    number = 0
+    for first in range(0, SESSIONS, _AT_ONCE):
+        secrets = [(f"{draw.getrandbits(96):024x}", f"{draw.getrandbits(64):016x}") for _ in range(_AT_ONCE)]
+        for turn in range(REQUESTS):
+            for place, (token, sid) in enumerate(secrets):
+                yield _exchange(number, first + place, turn, token, sid)
+                number += 1
+
+
+def _exchange(number: int, session: int, turn: int, token: str, sid: str) -> Exchange:
+    at = {
+        "started_at": T0 + number * 50_000,
+        "duration_ns": 40_000,
+        "session_id": f"s{session}",
+        "connection_id": f"c{session}",
+    }
+    user = 5000 + session
+    if not turn:
+        body = json.dumps({"token": token, "user": {"id": user, "name": "ann"}}).encode()
+        return exchange(
+            number, **at, target="/login", endpoint="GET /login", request_headers=(("Host", "shop.test"),),
+            response_headers=(_JSON, ("Set-Cookie", f"sid={sid}; Path=/")), response_body=body,
+        )  # fmt: skip
+    sent = (("Host", "shop.test"), ("Authorization", f"Bearer {token}"), ("Cookie", f"theme=dark; sid={sid}"))
+    return exchange(
+        number, **at, target=f"/users/{user}/cart?page={turn}", endpoint="GET /users/{id}/cart",
+        request_headers=sent, response_headers=(_JSON,), response_body=BODY,
+    )  # fmt: skip
