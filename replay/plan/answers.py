@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from html import unescape
 from itertools import islice
@@ -99,11 +100,6 @@ class Answer:
             return _within(value, place.within) if value else None
         return self._find_element(place, recorded)
 
-    def repeated(self, values: Iterable[str]) -> list[str]:
-        """Those of the first few values that the body or a header holds; short ones may be there by accident."""
-        text = "\n".join([*(value for _, value in self.headers), self._decoded().decode("utf-8", "replace")])
-        return [value for value in islice(values, MOST_REPEATED) if value in text]
-
     def cookies(self) -> Iterator[tuple[str, str, bool]]:
         """Name, value and whether it is a deletion, of each Set-Cookie."""
         return (set_cookie(value) for name, value in self.headers if name.lower() == "set-cookie")
@@ -157,6 +153,17 @@ class Answer:
             except (KeyError, IndexError, TypeError):
                 return None
         return _within(tree, place.within)
+
+
+def repeated(headers: Sequence[Header], body: bytes | None, known: OrderedDict[str, Any]) -> list[str]:
+    """Those of the latest values that the body or a header holds; short ones may be there by accident."""
+    told = "\n".join([value for _, value in headers])
+    encodings = (
+        _value(headers, "content-encoding") if "ncoding" in "".join([name for name, _ in headers]) else ""
+    )
+    text = decode(body, encodings)[0] if body and encodings else body or b""
+    values = islice(reversed(known), MOST_REPEATED)
+    return [value for value in values if value in told or value.encode() in text]
 
 
 def set_cookie(value: str) -> tuple[str, str, bool]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from replay.errors import ConfigError
 from replay.model import Header
-from replay.plan.answers import Answer
+from replay.plan.answers import Answer, repeated
 from replay.plan.causal import NEVER
 from replay.plan.places import LONGEST, NOTHING, STRONG, WEAK, Place, agree, strength
 from replay.plan.requests import Script, consumed, script
@@ -359,6 +359,16 @@ class _Handed:
     end: int
 
 
+class _Table(OrderedDict[str, _Handed]):
+    """What a session has been handed. `blocks` are header blocks scripted since the last value came, which was there
+    when it was `ready`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready = 0
+        self.blocks: dict[bytes, tuple[Any, ...]] = {}
+
+
 Take = tuple[Place | None, str]
 """Where a live answer holds what the recorded one held there. No place: the recorded answer repeats a value that is
 known already."""
@@ -374,7 +384,7 @@ class Binder:
             self._makers[rule.source].add(rule.place)
             self._users[rule.endpoint][rule.target].add(rule.maker)
         self._known: dict[str, tuple[dict[str, set[str]], frozenset[str]]] = {}
-        self._handed: dict[str, OrderedDict[str, _Handed]] = {}
+        self._handed: dict[str, _Table] = {}
 
     def _users_of(self, endpoint: str) -> tuple[dict[str, set[str]], frozenset[str]]:
         """The places of this endpoint's requests that are bound, each with its makers; and their kinds."""
@@ -401,7 +411,10 @@ class Binder:
             maker = next((maker for maker in found.makers if maker in makers), None)
             return None if maker is None else (place.erased, maker, found.number)
 
-        return script(head, body, chunked, want, kinds if handed is not None else frozenset())
+        if handed is None:
+            return script(head, body, chunked, want, frozenset())
+        blocks = handed.blocks if seen.started_at >= handed.ready else None
+        return script(head, body, chunked, want, kinds, handed, blocks)
 
     def takes(self, seen: Seen, number: int) -> tuple[Take, ...]:
         """What to take from the live answer to the session's request of that number."""
@@ -409,11 +422,15 @@ class Binder:
         known = self._handed.get(seen.session_id)
         if seen.duration_ns is None or seen.status is None or seen.status >= 400 or not (places or known):
             return ()
-        answer = Answer(seen.response_headers, seen.response_body)
-        found: list[Take] = [(None, value) for value in answer.repeated(reversed(known))] if known else []
+        found: list[Take] = []
+        if known:
+            found += [(None, value) for value in repeated(seen.response_headers, seen.response_body, known)]
         if not places:
             return tuple(found)
-        handed = self._handed.setdefault(seen.session_id, OrderedDict())
+        answer = Answer(seen.response_headers, seen.response_body)
+        handed = self._handed.setdefault(seen.session_id, _Table())
+        handed.blocks.clear()
+        handed.ready = max(handed.ready, seen.started_at + seen.duration_ns)
         for place, value in answer.produced():
             # The rule stands: a value that looks like nothing by chance is bound like the others.
             if place.erased in places and len(value) <= LONGEST and len(found) < _TAKES:

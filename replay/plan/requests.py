@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -32,6 +32,8 @@ Want = Callable[[Place, str], Any]
 """Takes a place and the value there; gives an origin for what is to become a slot, `None` for the rest."""
 
 _DEEPEST = 3
+_MOST_BLOCKS = 16
+_SHORTEST_CODED = 16
 _LARGEST = 1 << 20
 _UNTOLD = frozenset(
     {
@@ -93,35 +95,80 @@ KINDS = frozenset({"path", "query", "header", "cookie", "$", "form"})
 
 
 def script(
-    head: bytes, body: bytes, chunked: bool, want: Want, kinds: frozenset[str] = KINDS
+    head: bytes,
+    body: bytes,
+    chunked: bool,
+    want: Want,
+    kinds: frozenset[str] = KINDS,
+    known: Collection[str] | None = None,
+    blocks: dict[bytes, tuple[Piece, ...]] | None = None,
 ) -> Script | None:
     """The script of a request that is ready to send, `None` where nothing in it is wanted.
 
-    Only places of these `kinds` are looked at; cookies always are.
+    Only places of these `kinds` are looked at, and only texts that may hold one of the `known` values; cookies
+    always are. `blocks` keeps the pieces of header blocks from one request to the next that is written alike.
     """
-    start, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+    start, _, block = head.partition(b"\r\n")
+    in_body: tuple[Piece, ...] = (body,) if body else ()
+    if body and not kinds.isdisjoint(("$", "form")):
+        text = body.decode("latin-1")
+        in_body = _packed(_body(text, _lines(block), want)) if _may_hold(text, known) else in_body
+    if _is_plain(in_body):
+        in_block = None if blocks is None else blocks.get(block)
+        if in_block is None:
+            in_block = _block(block, want, kinds, known, follows_length=False)
+            if blocks is not None:
+                if len(blocks) >= _MOST_BLOCKS:
+                    blocks.clear()
+                blocks[block] = in_block
+    else:
+        in_block = _block(block, want, kinds, known, follows_length=not chunked)
+    in_head = (*_start(start.decode("latin-1"), want, kinds, known), *in_block)
+    return None if _is_plain(in_head) and _is_plain(in_body) else (in_head, in_body, chunked)
+
+
+def _start(start: str, want: Want, kinds: frozenset[str], known: Collection[str] | None) -> tuple[Piece, ...]:
+    """The request line, its end included."""
     method, _, rest = start.partition(" ")
     target, _, version = rest.rpartition(" ")
-    headers = [(name, value.removeprefix(" ")) for name, _, value in (line.partition(":") for line in lines)]
-    text = body.decode("latin-1")
-    in_body = _packed(_body(text, headers, want) if not kinds.isdisjoint(("$", "form")) else [text])
-    follows_length = not _is_plain(in_body) and not chunked
-    pieces: list[Piece] = [
-        f"{method} ",
-        *(_target(target, want) if not kinds.isdisjoint(("path", "query")) else [target]),
-        f" {version}\r\n",
-    ]
-    for name, value in headers:
+    if kinds.isdisjoint(("path", "query")) or not _may_hold(target, known):
+        return (f"{start}\r\n".encode("latin-1"),)
+    return _packed([f"{method} ", *_target(target, want), f" {version}\r\n"])
+
+
+def _block(
+    block: bytes, want: Want, kinds: frozenset[str], known: Collection[str] | None, follows_length: bool
+) -> tuple[Piece, ...]:
+    """The header lines and the blank line after them."""
+    pieces: list[Piece] = []
+    for name, value in _lines(block):
+        lower = name.lower()
         pieces.append(f"{name}: ")
-        if follows_length and name.lower() == "content-length":
+        if follows_length and lower == "content-length":
             pieces.append((LENGTH, value.encode("latin-1")))
-        elif "header" in kinds or name.lower() == "cookie":
+        elif lower == "cookie" or ("header" in kinds and lower not in _UNTOLD and _may_hold(value, known)):
             pieces += _header(name, value, want)
         else:
             pieces.append(value)
         pieces.append("\r\n")
-    in_head = _packed([*pieces, "\r\n"])
-    return None if _is_plain(in_head) and _is_plain(in_body) else (in_head, in_body, chunked)
+    return _packed([*pieces, "\r\n"])
+
+
+def _lines(block: bytes) -> list[Header]:
+    rows = block.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+    parted = (row.partition(":") for row in rows if row)
+    return [(name, value.removeprefix(" ")) for name, _, value in parted]
+
+
+_ENCODED = re.compile(r"[%+\\]|[A-Za-z0-9_-]{16}")
+_MOST_LOOKED_FOR = 64
+
+
+def _may_hold(text: str, known: Collection[str] | None) -> bool:
+    """Whether a text holds one of the values, or may in some encoding: a cheap look before the close one."""
+    if known is None or len(known) > _MOST_LOOKED_FOR or _ENCODED.search(text):
+        return True
+    return any(value in text for value in known)
 
 
 def written(made: Script, live: Live) -> tuple[bytes, bytes] | None:
@@ -223,6 +270,8 @@ def _cookies(raw: str, origins: dict[str, Any], live: Live) -> bytes | None:
 def encode(codec: str, value: str) -> bytes:
     """The value as it is written in a place of that kind."""
     if codec == "raw":
+        if value.isascii() and value.isprintable():
+            return value.encode()
         return _latin("".join(c for c in value if c >= " " and c != "\x7f"))
     if codec == "path":
         return quote(value, safe="!$&'()*+,;=:@~-._").encode()
@@ -357,8 +406,8 @@ def _url(url: str, locate: Locate, want: Want) -> list[Piece]:
 
 
 def _segment(place: Place, part: str, want: Want) -> list[Piece]:
-    whole = _text(place, part, unquote(part), "path", want)
-    stem = _STEM.fullmatch(part) if _is_text(whole) else None
+    whole = _text(place, part, unquote(part) if "%" in part else part, "path", want)
+    stem = _STEM.fullmatch(part) if "." in part and _is_text(whole) else None
     return [*_text(place, stem[1], unquote(stem[1]), "path", want), stem[2]] if stem else whole
 
 
@@ -396,6 +445,8 @@ def _inside(place: Place, text: str, want: Want, depth: int) -> list[Piece] | No
         return _url(text, lambda kind, key: place._replace(within=(*place.within, kind, key)), want)
     if text[0] in "{[":
         return _json(place._replace(within=(*place.within, "json")), text, want, depth)
+    if len(text) < _SHORTEST_CODED:
+        return None
     if jwt := _JWT.fullmatch(text):
         payload = _opened(jwt[2])
         if payload is None or payload[1][:1] != "{":
@@ -493,11 +544,11 @@ def _utf8(text: str) -> str:
 
 
 def _is_text(pieces: list[Piece]) -> bool:
-    return all(isinstance(piece, str) for piece in pieces)
+    return all(type(piece) is str for piece in pieces)
 
 
 def _is_plain(pieces: tuple[Piece, ...]) -> bool:
-    return all(isinstance(piece, bytes) for piece in pieces)
+    return all(type(piece) is bytes for piece in pieces)
 
 
 def _packed(pieces: list[Piece]) -> tuple[Piece, ...]:

@@ -170,7 +170,14 @@ class Sessions:
             session.missing.clear()
         if made is None:
             return arrival if unbound is None else arrival._replace(unbound=unbound)
-        return arrival._replace(wire=made[0] + made[1], exact=False, changed=made, unbound=unbound)
+        # Field by field: `_replace` takes several times as long, and this is the hot path.
+        (due_ns, lane, ends, endpoint, method, _, _, identity, _, skipped, causal, script, takes) = arrival[
+            :13
+        ]
+        return Planned(
+            *(due_ns, lane, ends, endpoint, method, False, made[0] + made[1], identity, made, skipped),
+            *(causal, script, takes, unbound),
+        )
 
     def _learn(self, session: Session, number: int, outcome: Outcome) -> tuple[tuple[str, str], ...]:
         """Enter cookies and values into the session; the pairs (recorded, live) that the answer gave."""
