@@ -133,7 +133,7 @@ def test_a_reproducible_suspect_becomes_a_regression_and_its_session_comes_befor
     assert all(b"x-user: u4" in request for each in requests for request in each)
     for turn in range(1, 6):
         for role in ("baseline", "candidate"):
-            books = Dataset.open(tmp_path / "confirm" / "runs" / str(turn) / role, "run").meta["books"]
+            books = Dataset.open(tmp_path / "confirm" / f"run-{turn}" / role, "run").meta["books"]
             assert books["planned"] == books["answered"] == STEPS
 
 
