@@ -6,10 +6,10 @@ For whoever has a report and both builds still up (the gate has):
             settings=DiffSettings, running=RunSettings, times=5, capture=None, progress=None) -> Report
 
 `report` is what `diff_runs` made; `out` a directory that is new or empty, where the requests to ask (`capture`)
-and the runs (`run-1` and so on) are kept. The report comes back as it is where there is nothing to ask again. What is asked
-are the exchanges that show the suspects (`replay.diff.confirm.suspects`), each after all that its session did
-before it, so that the builds are in the state they were in. Each asking is a run of its own: no session meets the
-one of another asking.
+and the runs (`run-1` and so on) are kept. The report comes back as it is where there is nothing to ask again. What
+is asked are the exchanges that show the suspects (`replay.diff.confirm.suspects`), each after all that its session
+did before it, so that the builds are in the state they were in. Each asking is a run of its own: no session meets
+the one of another asking.
 """
 
 from __future__ import annotations
