@@ -20,6 +20,7 @@ from replay.diff.settings import DiffSettings
 from replay.errors import ConfigError, UsageError
 from replay.plan.correlate import Wish, wishes
 from replay.plan.rewrite import compile_rewrites
+from replay.plan.signing import checked
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header (RFC 9110, 5.6.2)."""
@@ -206,8 +207,9 @@ class Config:
         )
 
 
-REWRITE_KEYS = ("rule",)
-AUTH_KEYS = ("users",)
+REWRITE_KEYS = ("rule", "sign")
+AUTH_KEYS = ("users", "header", "value", "on", "call", "token")
+TOKEN_KEYS = ("url", "grant", "client_id", "client_secret", "username", "password", "scope", "audience")
 GATE_TABLES = ("gate", "baseline", "candidate", "control", "limits")
 
 _JUDGE_KEYS = ("fdr", "min_ratio", "min_share")
@@ -296,12 +298,16 @@ def _bind(path: Path, tables: Any) -> tuple[Wish, ...]:
 def _rewrite(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     for key in table:
         if key not in REWRITE_KEYS:
-            raise ConfigError(f"{path}: [rewrite] has no key {key!r}; known are [[rewrite.rule]]")
+            raise ConfigError(
+                f"{path}: [rewrite] has no key {key!r}; known are [[rewrite.rule]] and [rewrite.sign]"
+            )
     rules = table.get("rule", [])
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise ConfigError(f"{path}: rewrites are tables of their own: write [[rewrite.rule]]")
     try:
         compile_rewrites(rules, lambda name: lambda session, parts: parts)
+        if "sign" in table:
+            checked(_table(path, table, "sign"))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return table
@@ -311,8 +317,19 @@ def _auth(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     for key, value in table.items():
         if key not in AUTH_KEYS:
             raise ConfigError(f"{path}: [auth] has no key {key!r}; known are {', '.join(AUTH_KEYS)}")
-        if not isinstance(value, str):
+        if key != "token" and not isinstance(value, str):
             raise ConfigError(f"{path}: [auth] {key} must be a text")
+    if table.get("on", "recorded") not in ("recorded", "all"):
+        raise ConfigError(f'{path}: [auth] on = {table["on"]!r}: choose "recorded" or "all"')
+    if "token" in table:
+        token = _table(path, table, "token")
+        for key, value in token.items():
+            if key not in TOKEN_KEYS or not isinstance(value, str):
+                raise ConfigError(
+                    f"{path}: [auth.token] {key}: texts under {', '.join(TOKEN_KEYS)} are known"
+                )
+        if not token.get("url", "").startswith(("http://", "https://")):
+            raise ConfigError(f'{path}: [auth.token] needs url = "https://..."')
     return table
 
 

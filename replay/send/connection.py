@@ -301,6 +301,8 @@ class Connection:
         assert arrival is not None
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
+        if self._endpoint.finish is not None:
+            arrival = self._current = self._endpoint.finish(arrival)
         self._is_head = arrival.method == "HEAD"
         self._sent_at = now
         if self._tls is not None:

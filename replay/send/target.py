@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from replay.config import RunSettings, Target
 from replay.errors import ConfigError, TargetError
+from replay.send.plan_stream import Planned
 
 
 class Endpoint(NamedTuple):
@@ -18,6 +20,8 @@ class Endpoint(NamedTuple):
     tls: ssl.SSLContext | None
     server_name: str | None
     max_body: int
+    finish: Callable[[Planned], Planned] | None = None
+    """The last touch to an arrival, at the instant it is sent."""
 
 
 def resolve(target: Target, settings: RunSettings) -> Endpoint:

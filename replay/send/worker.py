@@ -18,8 +18,9 @@ from typing import Any
 import gevent
 from gevent.subprocess import Popen
 
-from replay.config import RunSettings, Target
+from replay.config import RunSettings, Target, load
 from replay.plan.breaker import STOP_FILE, STOPPED, AbortRules, Governor, Trip
+from replay.send.finishing import Finisher
 from replay.send.planner import Order
 from replay.send.pump import Pump
 from replay.send.recorder import Recorder
@@ -83,7 +84,9 @@ class Worker:
     def run(self) -> None:
         """Plan, send, drain, compact. Killing the greenlet it runs in stops sending, then drains."""
         job = self._job
-        endpoint = resolve(job.target, job.settings)
+        rules = job.settings.rules
+        finisher = Finisher(load(Path(rules))) if rules else None
+        endpoint = resolve(job.target, job.settings)._replace(finish=finisher or None)
         compactor = Popen(
             [sys.executable, "-m", "replay.store.compactor", str(job.out), "run"], stdin=subprocess.PIPE
         )
@@ -127,6 +130,8 @@ class Worker:
             if self._source is not None:
                 self._source.close()
             self._finish(compactor)
+            if finisher is not None:
+                finisher.close()
 
     def figures(self) -> dict[str, Any] | None:
         """The books and the lag as they stand; `None` before it all begins."""

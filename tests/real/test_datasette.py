@@ -25,6 +25,7 @@ import pytest
 
 from replay.config import RunSettings
 from replay.findings import FAIL, NOISE, REGRESSION, SUSPECT, Report
+from replay.verbs.binding import rules_of
 from replay.verbs.capture import CaptureProcess, CaptureSettings
 from replay.verbs.diff import diff_runs
 from replay.verbs.run import replay_run
@@ -252,3 +253,7 @@ def test_the_new_release_differs_as_its_changelog_says(runs: Runs) -> None:
 def test_bodies_that_the_changelog_calls_unchanged_are_unchanged(runs: Runs) -> None:
     changed = {f.endpoint for f in runs.report("new").findings if f.path.startswith("$")}
     assert changed.isdisjoint(UNCHANGED)
+
+
+def test_reading_without_a_state_binds_nothing(runs: Runs) -> None:
+    assert rules_of(runs.directory / "capture") == ()

@@ -1,0 +1,131 @@
+"""Credentials and signatures made at the instant of sending, as a server gets them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import socket
+import time
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from replay.config import load
+from replay.errors import ReplayError
+from replay.store.reader import Dataset
+from replay.verbs.run import replay_run
+from tests.rows import exchange
+from tests.send.captures import write
+from tests.send.servers import RecordingServer, answer_ok
+
+BODY = b'{"a": 1}'
+SENT = (("Host", "shop.test"), ("Authorization", "Bearer recorded"), ("Content-Length", "8"))
+
+
+def replayed(
+    tmp_path: Path, server: RecordingServer, config: str, headers: tuple[tuple[str, str], ...] = SENT
+) -> bytes:
+    """One recorded POST, replayed under a configuration: the request as it came."""
+    (tmp_path / "replay.toml").write_text(config)
+    row = exchange(0, method="POST", endpoint="POST /pay", target="/pay?x=1", request_headers=headers,
+                   request_body=BODY, request_size=len(BODY))  # fmt: skip
+    settings = load(tmp_path / "replay.toml").run_settings(writes=("*",))
+    replay_run(write(tmp_path / "capture", [row]), server.url, tmp_path / "run", settings)
+    (found,) = [request for request in server.requests if request.startswith(b"POST /pay")]
+    (result,) = Dataset.open(tmp_path / "run", "run").rows()
+    assert (result.sent_head or b"") + (result.sent_body or b"") == found or found.endswith(BODY)
+    return found
+
+
+def header(request: bytes, name: str) -> str | None:
+    found = re.search(rb"(?mi)^" + name.encode() + rb": ([^\r]*)\r$", request)
+    return None if found is None else found[1].decode()
+
+
+def test_a_credential_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGING_TOKEN", "t0ken")
+    with RecordingServer() as server:
+        request = replayed(tmp_path, server, '[auth]\nvalue = "Bearer {env.STAGING_TOKEN}"\n')
+    assert header(request, "Authorization") == "Bearer t0ken"
+
+
+@pytest.mark.parametrize(("on", "value"), [("recorded", None), ("all", "key")])
+def test_it_goes_where_there_was_one_or_everywhere(tmp_path: Path, on: str, value: str | None) -> None:
+    with RecordingServer() as server:
+        config = f'[auth]\nheader = "X-Key"\nvalue = "key"\non = "{on}"\n'
+        assert header(replayed(tmp_path, server, config), "X-Key") == value
+
+
+def test_a_token_endpoint_is_asked_once(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        if not request.startswith(b"POST /token"):
+            return answer_ok(connection, request)
+        text = json.dumps({"access_token": "fresh", "expires_in": 600}).encode()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
+        return False
+
+    with RecordingServer(behave) as server:
+        config = f'[auth.token]\nurl = "{server.url}/token"\nclient_id = "me"\nclient_secret = "s"\n'
+        assert header(replayed(tmp_path, server, config), "Authorization") == "Bearer fresh"
+        (asked,) = [request for request in server.requests if request.startswith(b"POST /token")]
+    form = parse_qs(asked.partition(b"\r\n\r\n")[2].decode())
+    assert form == {"grant_type": ["client_credentials"], "client_id": ["me"], "client_secret": ["s"]}
+
+
+def test_a_function_gets_the_session_and_the_request(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def sign(session, request):\n"
+        "    return {'X-Mine': f\"{session} {request['method']} {request['target']} {len(request['body'])}\"}\n"
+    )
+    with RecordingServer() as server:
+        request = replayed(tmp_path, server, '[auth]\ncall = "mine:sign"\n')
+    assert header(request, "X-Mine") == "s0 POST /pay?x=1 8"
+
+
+def test_an_hmac_counts_from_the_instant_of_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "k")
+    config = (
+        '[rewrite.sign]\nkind = "hmac"\nheader = "X-Sig"\nsecret = "{env.KEY}"\n'
+        'over = ["timestamp", "body"]\nseparator = "."\ntimestamp_header = "X-Time"\n'
+    )
+    with RecordingServer() as server:
+        request = replayed(tmp_path, server, config)
+    stamp = header(request, "X-Time")
+    assert stamp is not None
+    assert abs(time.time() - int(stamp)) < 60
+    assert header(request, "X-Sig") == hmac.digest(b"k", f"{stamp}.".encode() + BODY, hashlib.sha256).hex()
+
+
+def test_aws_signatures_are_botocores_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    config = '[rewrite.sign]\nkind = "aws"\nservice = "execute-api"\nregion = "eu-west-1"\n'
+    with RecordingServer() as server:
+        request = replayed(tmp_path, server, config)
+    told = AWSRequest("POST", "https://shop.test/pay?x=1", data=BODY, headers={"Host": "shop.test"})
+    told.headers["X-Amz-Date"] = told.context["timestamp"] = header(request, "X-Amz-Date")
+    signer = SigV4Auth(Credentials("AKID", "secret"), "execute-api", "eu-west-1")
+    signature = signer.signature(signer.string_to_sign(told, signer.canonical_request(told)), told)
+    authorization = header(request, "Authorization") or ""
+    assert authorization.startswith("AWS4-HMAC-SHA256 Credential=AKID/")
+    assert authorization.endswith(f"Signature={signature}")
+
+
+WRONG = [
+    ('[auth]\nvalue = "{env.NOT_SET_ANYWHERE}"\n', "no variable NOT_SET_ANYWHERE"),
+    ('[auth.token]\nurl = "http://127.0.0.1:9/token"\n', "gave no token"),
+]
+
+
+@pytest.mark.parametrize(("config", "says"), WRONG)
+def test_what_cannot_be_had_is_said_before_anything_is_sent(tmp_path: Path, config: str, says: str) -> None:
+    with RecordingServer() as server, pytest.raises(ReplayError, match=says):
+        replayed(tmp_path, server, config)
+    assert server.requests == []
+    assert not (tmp_path / "run").exists()
