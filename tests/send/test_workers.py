@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -39,8 +40,12 @@ def test_two_workers_send_everything_once_and_keep_sessions_whole(tmp_path: Path
     for row in found:
         by_session[row.session_id].append(row.sent_ns)
     assert all(times == sorted(times) for times in by_session.values())
-    # One start for all: neither worker's lateness is a constant away from the schedule.
-    assert fidelity_of(tmp_path / "run").faithful
+    # One start for all: no session, and so no worker, is a constant away from the schedule. How late single
+    # requests are is the machine's doing as well.
+    late = defaultdict(list)
+    for row in found:
+        late[row.session_id].append(row.sent_ns - row.due_ns - row.held_ns)
+    assert max(median(times) for times in late.values()) < 100_000_000
 
 
 def test_a_worker_that_dies_makes_the_run_invalid_with_closed_books(tmp_path: Path) -> None:
