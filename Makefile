@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: install demo test test-fast check bench clean
+.PHONY: install demo test test-fast check bench bench-accuracy clean
 
 install: $(READY)
 
@@ -34,6 +34,9 @@ check: $(READY)
 bench: $(READY)
 	tests/system-packages
 	$(BIN)/python -m tests.bench
+
+bench-accuracy: $(READY)
+	$(BIN)/python -m tests.accuracy
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out

@@ -1,0 +1,1 @@
+"""How right the differ is: planted regressions among honest noise, and who finds what. See `corpus`."""
