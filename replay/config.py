@@ -21,6 +21,7 @@ from replay.errors import ConfigError, UsageError
 from replay.plan.correlate import Wish, wishes
 from replay.plan.rewrite import compile_rewrites
 from replay.plan.signing import checked
+from replay.plan.times import times_of
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header (RFC 9110, 5.6.2)."""
@@ -207,7 +208,7 @@ class Config:
         )
 
 
-REWRITE_KEYS = ("rule", "sign")
+REWRITE_KEYS = ("rule", "sign", "time")
 AUTH_KEYS = ("users", "header", "value", "on", "call", "token")
 TOKEN_KEYS = ("url", "grant", "client_id", "client_secret", "username", "password", "scope", "audience")
 GATE_TABLES = ("gate", "baseline", "candidate", "control", "limits")
@@ -299,16 +300,18 @@ def _rewrite(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     for key in table:
         if key not in REWRITE_KEYS:
             raise ConfigError(
-                f"{path}: [rewrite] has no key {key!r}; known are [[rewrite.rule]] and [rewrite.sign]"
+                f"{path}: [rewrite] has no key {key!r}; known are [[rewrite.rule]], [rewrite.sign] and [rewrite.time]"
             )
     rules = table.get("rule", [])
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         raise ConfigError(f"{path}: rewrites are tables of their own: write [[rewrite.rule]]")
     try:
         compile_rewrites(rules, lambda name: lambda session, parts: parts)
+        if "time" in table:
+            times_of(_table(path, table, "time"))
         if "sign" in table:
             checked(_table(path, table, "sign"))
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         raise ConfigError(f"{path}: {error}") from None
     return table
 

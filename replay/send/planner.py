@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from replay.plan.correlate import Binder, Seen
 from replay.plan.dispatch import DENIED, EXCLUDED, WRITE, Selection, share_of
 from replay.plan.rewrite import Parts
 from replay.plan.sessions import Lanes
+from replay.plan.times import times_of
 from replay.send.learning import learn
 from replay.send.plan_stream import (
     BLOCK_BYTES,
@@ -97,6 +99,8 @@ class Planner:
         self._dataset = Dataset.open(Path(order.capture), "capture")
         self._config = load(Path(order.settings.rules)) if order.settings.rules else Config()
         self._rewriter = rewriter_of(self._config)
+        self._times = times_of(self._config.rewrite["time"]) if "time" in self._config.rewrite else None
+        self._shift = 0
         self._binder = (
             Binder(learn(self._dataset, self._config.bind)) if order.settings.sessions == "live" else None
         )
@@ -138,7 +142,10 @@ class Planner:
             if reason := self._left_out(endpoint, method, target):
                 self.counts[reason] += lap == 0
                 continue
-            first = started_at if first is None else first
+            if first is None:
+                first = started_at
+                # Dates are as far from the run as they were from the recording, lap by lap.
+                self._shift = ((self._times and self._times.to) or time.time_ns()) - first
             recorded = offset + started_at - first
             due = self._pace(self._index, recorded)
             if limit is not None and due >= limit:
@@ -152,7 +159,7 @@ class Planner:
             if share_of(session_id, self._order.shares) != self._order.share:
                 continue
             request = self._rewritten(
-                session_id, endpoint, Request(method, target, host, version, headers, body, size)
+                session_id, endpoint, started_at, Request(method, target, host, version, headers, body, size)
             )
             wire = serialise(
                 request, self._changes if self._settings.tag is None else self._tagged(exchange_id)
@@ -184,12 +191,15 @@ class Planner:
         assert self._settings.tag is not None
         return replace(self._changes, set=(*self._changes.set, (self._settings.tag, exchange_id)))
 
-    def _rewritten(self, session_id: str, endpoint: str, request: Request) -> Request:
+    def _rewritten(self, session_id: str, endpoint: str, started_at: int, request: Request) -> Request:
         """The request as the user's rules want it; one that was not captured whole is not sent anyway."""
-        if self._rewriter is None or len(request.body or b"") != request.size:
+        if not (self._rewriter or self._times) or len(request.body or b"") != request.size:
             return request
-        parts = Parts(request.target, request.headers, request.body)
-        new = self._rewriter.apply(session_id, share_of, endpoint, parts)
+        new = parts = Parts(request.target, request.headers, request.body)
+        if self._times is not None:
+            new = self._times.apply(new, started_at, self._shift)
+        if self._rewriter is not None:
+            new = self._rewriter.apply(session_id, share_of, endpoint, new)
         if new == parts:
             return request
         return request._replace(

@@ -258,6 +258,17 @@ def test_rewrites_and_test_users_come_from_the_configuration(tmp_path: Path) -> 
     assert (row.exact, row.sent_body) == (False, request.partition(b"\r\n\r\n")[2])
 
 
+def test_dates_move_with_the_recording(tmp_path: Path) -> None:
+    config = tmp_path / "replay.toml"
+    config.write_text('[rewrite.time]\nnames = ["from"]\nto = 2026-05-01T00:00:00Z\n')
+    day = time.strftime("%Y-%m-%d", time.gmtime(T0 / 1e9))
+    capture = write(tmp_path / "capture", [at(0, 0, 1, target=f"/trips?from={day}&to={day}")])
+    with RecordingServer() as server:
+        replay_run(capture, server.url, tmp_path / "run", load(config).run_settings())
+        (request,) = server.requests
+    assert re.match(rb"GET /trips\?from=2026-(04-30|05-01)&to=" + day.encode(), request)
+
+
 def test_a_function_that_cannot_be_had_is_said_before_anything_is_sent(tmp_path: Path) -> None:
     config = tmp_path / "replay.toml"
     config.write_text('[[rewrite.rule]]\ncall = "nowhere:f"\n')
