@@ -56,7 +56,8 @@ class Worker:
 
     `fire` is Locust's request event. `agree` is called when this worker is ready; it waits for the others and
     returns the common start, in nanoseconds of the wall clock. `alarm` tells the other workers of a trip of the
-    kill switch; theirs come in by `governor.take`. `drive` does the sending, perhaps in step with the workers of other builds.
+    kill switch; theirs come in by `governor.take`. `drive` does the sending, perhaps in step
+    with the workers of other builds.
     """
 
     def __init__(
