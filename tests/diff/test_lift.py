@@ -54,14 +54,14 @@ def test_forms(body: bytes, headers: tuple[tuple[str, str], ...], form: str, tre
 
 
 ENCODED = [
-    ("gzip", gzip.compress(b'{"a":1}')),
-    ("x-gzip", gzip.compress(b'{"a":1}')),
-    ("gzip", gzip.compress(b'{"a"') + gzip.compress(b":1}")),
+    ("gzip", gzip.compress(b'{"a":1}', mtime=0)),
+    ("x-gzip", gzip.compress(b'{"a":1}', mtime=0)),
+    ("gzip", gzip.compress(b'{"a"', mtime=0) + gzip.compress(b":1}", mtime=0)),
     ("deflate", zlib.compress(b'{"a":1}')),
     ("deflate", zlib.compress(b'{"a":1}', wbits=-15)),
     ("br", brotli.compress(b'{"a":1}')),
     ("zstd", zstandard.compress(b'{"a":1}')),
-    ("gzip, br", brotli.compress(gzip.compress(b'{"a":1}'))),
+    ("gzip, br", brotli.compress(gzip.compress(b'{"a":1}', mtime=0))),
     ("identity", b'{"a":1}'),
 ]
 

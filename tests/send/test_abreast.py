@@ -69,19 +69,12 @@ def test_every_build_gets_each_arrival_once_in_random_order(tmp_path: Path, work
     first = Counter(order[0] for order in orders(out))
     assert all(first[role] > 50 for role in ROLES)
     assert len(Counter(orders(out))) == 6
-    report = diff_runs(out / "baseline", out / "candidate", out / "control")
-    assert (report.verdict, report.book.paired, report.findings) == ("pass", 300, ())
-
-
-def test_the_builds_are_asked_within_a_moment_of_each_other(tmp_path: Path) -> None:
-    steady(tmp_path / "capture", 200, 5, connections=50)
-    out = tmp_path / "runs"
-    with builds() as servers:
-        replay_abreast(tmp_path / "capture", urls(servers), out, RunSettings())
     sent = zip(*([row.sent_ns for row in rows(out / role)] for role in ROLES), strict=True)
     apart = sorted(max(times) - min(times) for times in sent)
     # Generous, for machines that run other tests meanwhile: asked in turn they would be a second apart.
-    assert apart[100] < 20_000_000
+    assert apart[150] < 20_000_000
+    report = diff_runs(out / "baseline", out / "candidate", out / "control")
+    assert (report.verdict, report.book.paired, report.findings) == ("pass", 300, ())
 
 
 def test_a_slow_build_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -123,7 +116,7 @@ def test_a_build_that_goes_down_stops_them_all(tmp_path: Path) -> None:
     assert not summaries["baseline"].books["trips"]
 
 
-@pytest.mark.parametrize("given", [{"concurrency": 8}, {"loop": 2}, {"host_header": "target"}])
+@pytest.mark.parametrize("given", [{"concurrency": 8, "host_header": "target"}, {"loop": 2}])
 def test_every_way_of_pacing_goes_abreast(tmp_path: Path, given: dict) -> None:
     steady(tmp_path / "capture", 60, 2, connections=10)
     with builds() as servers:
