@@ -25,6 +25,9 @@ from replay.findings import NOISE, REGRESSION, SUSPECT, LatencyRow
 SAMPLE = 4096
 """Exchanges kept per endpoint, those with the lowest hash: a uniform sample that no order of rows changes."""
 
+_TAIL, _BEYOND = 0.95, 5
+"""Further out than the first, a quantile is told where so many exchanges lie beyond it: a p99 of 50 is the largest."""
+
 
 @dataclass(frozen=True, slots=True)
 class LatencySettings:
@@ -34,7 +37,7 @@ class LatencySettings:
     tolerance: float = 1.25
     floor_ms: float = 2.0
     level: float = 0.01
-    quantiles: tuple[float, ...] = (0.5, 0.95)
+    quantiles: tuple[float, ...] = (0.5, 0.95, 0.99)
 
 
 class Latencies:
@@ -101,6 +104,8 @@ def _row(
     error: float,
     settings: LatencySettings,
 ) -> LatencyRow | None:
+    if quantile > _TAIL and len(times) * (1 - quantile) < _BEYOND:
+        return None
     old, new = sorted(time[0] for time in times), sorted(time[1] for time in times)
     again = sorted(time[2] for time in times if time[2] is not None)
     old_low, old_high = interval(old, quantile, error / 2)
