@@ -17,10 +17,13 @@ from replay.config import Config
 from replay.config import load as load_config
 from replay.diff.accepted import Acceptance
 from replay.errors import ConfigError, InputError, ReplayError, UsageError
-from replay.findings import NOISE, REGRESSION
-from replay.report import json_
+from replay.findings import ACCEPTED, NOISE, REGRESSION, Report
+from replay.report import json_, text
+from replay.store.writer import DatasetWriter
 from replay.verbs.accepting import accept
+from replay.verbs.diff import diff_runs
 from tests.report.reports import FULL, finding, latency
+from tests.rows import result
 
 DAY = date(2999, 1, 31)
 PRICE = replace(finding(REGRESSION, "$.price", "type"), id="db0c5c35")
@@ -123,3 +126,25 @@ def test_the_newest_report_is_looked_in_by_itself(tmp_path: Path, report: Path) 
     )  # fmt: skip
     assert (found.returncode, found.stdout) == (0, "")
     assert len(load(tmp_path / NAME)) == 1
+
+
+def test_what_is_accepted_no_longer_fails_a_comparison(tmp_path: Path) -> None:
+    for name, body in (("old", b'{"price": 1}'), ("new", b'{"price": "1"}')):
+        writer = DatasetWriter(tmp_path / name, "run", source={}, settings={})
+        for number in range(50):
+            writer.add(result(number, response_body=body, response_size=len(body), session_id=f"s{number}"))
+        writer.close({"planned": 50, "sent": 50, "answered": 50, "failed": {}, "skipped": {}, "statuses": {}})
+    config = Config(path=tmp_path / "replay.toml")
+
+    def compare() -> Report:
+        return diff_runs(tmp_path / "old", tmp_path / "new", tmp_path / "old", config.diff_settings())
+
+    before = compare()
+    assert (before.verdict, before.findings[0].judgement) == ("fail", REGRESSION)
+    (tmp_path / "report.json").write_text(json_.render(before), "utf-8")
+    accept(config, before.findings[0].id, "2999-01-31", "texts now", tmp_path / "report.json")
+    after = compare()
+    assert (after.verdict, after.findings[0].judgement) == ("pass", ACCEPTED)
+    assert "1 difference accepted" in after.reasons
+    assert "Accepted (1)" in text.render(after, 120)
+    assert before.findings[0].id in text.render(after, 120)
