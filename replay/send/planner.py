@@ -141,6 +141,13 @@ class Planner:
             endpoint, version, headers, body, size, *answer = row[8:]
             if reason := self._left_out(endpoint, method, target):
                 self.counts[reason] += lap == 0
+                if answer:
+                    ties.leave_out(
+                        Seen(
+                            *(exchange_id, session_id, started_at, duration_ns, endpoint, target),
+                            *(headers, body, *answer),
+                        )
+                    )
                 continue
             if first is None:
                 first = started_at

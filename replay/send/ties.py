@@ -19,6 +19,8 @@ class Tie(NamedTuple):
 
 
 FREE = Tie()
+NOT_SENT = -1
+"""In place of the number of an arrival."""
 
 
 class Ties:
@@ -43,13 +45,19 @@ class Ties:
         number, awaits = self._causality.place(session_id, seen.started_at, seen.duration_ns)
         script: Any = None
         takes: tuple[Take, ...] = ()
-        if self._binder is not None and not wire.skipped:
-            script = self._binder.script(seen, wire.head, body, wire.body != body)
+        if self._binder is not None:
+            if not wire.skipped:
+                script = self._binder.script(seen, wire.head, body, wire.body != body)
             takes = self._binder.takes(seen, number)
         causal = (self._number(session_id), number, awaits, last)
         if last:
             self._close(session_id)
         return Tie(causal, script, takes)
+
+    def leave_out(self, seen: Seen) -> None:
+        """An exchange that is not sent: what it handed out will be missed."""
+        if self._binder is not None and seen.session_id in self._several:
+            self._binder.takes(seen, NOT_SENT)
 
     def _number(self, session_id: str) -> int:
         number = self._numbers.get(session_id)

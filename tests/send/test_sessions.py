@@ -192,6 +192,16 @@ def test_a_missing_live_value_sends_the_recorded_one_and_says_why(tmp_path: Path
     assert summary.books["sessions"]["unbound"] == 1
 
 
+def test_what_an_exchange_that_is_not_sent_had_handed_out_is_missed(tmp_path: Path) -> None:
+    capture = write(tmp_path / "capture", [*ORDER, at(2, 30, 1)])
+    with RecordingServer(Orders()) as server:
+        replay_run(capture, server.url, tmp_path / "run", RunSettings())
+        assert not any(request.startswith(b"POST") for request in server.requests)
+    missed = by_number(tmp_path / "run")[1].unbound
+    assert missed is not None
+    assert missed.startswith("path[1] from POST /orders $.id: not sent")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_shop_stays_logged_in(tmp_path: Path, workers: int) -> None:
     with shop("old") as target:
