@@ -209,7 +209,8 @@ class Config:
 
 
 REWRITE_KEYS = ("rule", "sign", "time")
-AUTH_KEYS = ("users", "header", "value", "on", "call", "token")
+AUTH_KEYS = ("users", "header", "value", "on", "call", "token", "login")
+LOGIN_KEYS = ("method", "target", "body", "content_type", "take")
 TOKEN_KEYS = ("url", "grant", "client_id", "client_secret", "username", "password", "scope", "audience")
 GATE_TABLES = ("gate", "baseline", "candidate", "control", "limits")
 
@@ -320,10 +321,19 @@ def _auth(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     for key, value in table.items():
         if key not in AUTH_KEYS:
             raise ConfigError(f"{path}: [auth] has no key {key!r}; known are {', '.join(AUTH_KEYS)}")
-        if key != "token" and not isinstance(value, str):
+        if key not in ("token", "login") and not isinstance(value, str):
             raise ConfigError(f"{path}: [auth] {key} must be a text")
     if table.get("on", "recorded") not in ("recorded", "all"):
         raise ConfigError(f'{path}: [auth] on = {table["on"]!r}: choose "recorded" or "all"')
+    if "login" in table:
+        login = _table(path, table, "login")
+        for key, value in login.items():
+            if key not in LOGIN_KEYS or not isinstance(value, str):
+                raise ConfigError(
+                    f"{path}: [auth.login] {key}: texts under {', '.join(LOGIN_KEYS)} are known"
+                )
+        if not login.get("target", "").startswith("/"):
+            raise ConfigError(f'{path}: [auth.login] needs target = "/login"')
     if "token" in table:
         token = _table(path, table, "token")
         for key, value in token.items():

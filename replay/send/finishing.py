@@ -7,8 +7,6 @@ request was planned.
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 import time
 import urllib.parse
@@ -24,12 +22,11 @@ from replay.config import Config
 from replay.errors import ConfigError, TargetError
 from replay.plan.signing import Signing, checked, signed, with_header
 from replay.send.plan_stream import Planned
-from replay.send.preparing import Functions
+from replay.send.preparing import Functions, filled
 
 Step = Callable[[Planned, bytes, bytes], bytes]
 """Takes the arrival and its head and body as they stand; gives the head to send."""
 
-_ENV = re.compile(r"\{env\.([^{}]+)\}")
 _RENEW_AT = 0.8
 _FETCH_TIMEOUT_S = 20
 _RETRY_S = 5
@@ -64,7 +61,7 @@ class Finisher:
 def _steps(config: Config, token: Token | None) -> list[Step]:
     auth = config.auth
     steps: list[Step] = []
-    if "value" in auth or token is not None:
+    if "login" not in auth and ("value" in auth or token is not None):
         steps.append(_header_step(auth, token))
     if "call" in auth:
         steps.append(_call_step(Functions(config).find(auth["call"])))
@@ -72,17 +69,6 @@ def _steps(config: Config, token: Token | None) -> list[Step]:
         signing = checked(config.rewrite["sign"])
         steps.append(_aws_step(signing) if signing.kind == "aws" else _hmac_step(signing))
     return steps
-
-
-def filled(text: str, where: str) -> str:
-    """The text with `{env.NAME}` replaced; `ConfigError` for a variable that is not set."""
-
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            raise ConfigError(f"{where}: the environment has no variable {found[1]}")
-        return os.environ[found[1]]
-
-    return _ENV.sub(value, text)
 
 
 def _header_step(auth: Mapping[str, Any], token: Token | None) -> Step:

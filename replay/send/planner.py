@@ -119,7 +119,8 @@ class Planner:
         per_connection, per_session = self._exchanges_per()
         while self._settings.loop == 0 or lap < self._settings.loop:
             before = self._index
-            ties = Ties(Counter(per_session), numbered, self._binder)
+            least = 1 if "login" in self._config.auth else 2
+            ties = Ties(Counter(per_session), numbered, self._binder, least)
             last = yield from self._lap(lap, offset, Counter(per_connection), ties)
             numbered = ties.numbered
             if last is None or self._index == before:
@@ -141,7 +142,7 @@ class Planner:
             endpoint, version, headers, body, size, *answer = row[8:]
             if reason := self._left_out(endpoint, method, target):
                 self.counts[reason] += lap == 0
-                if answer:
+                if answer and share_of(session_id, self._order.shares) == self._order.share:
                     ties.leave_out(
                         Seen(
                             *(exchange_id, session_id, started_at, duration_ns, endpoint, target),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from replay.config import Config
 from replay.errors import ConfigError
 from replay.plan.rewrite import Rewriter, compile_rewrites
+
+_ENV = re.compile(r"\{env\.([^{}]+)\}")
 
 
 def rewriter_of(config: Config) -> Rewriter | None:
@@ -45,6 +48,17 @@ class Functions:
         if not callable(found):
             raise ConfigError(f'call = "{name}" is no function')
         return found  # type: ignore[no-any-return]
+
+
+def filled(text: str, where: str) -> str:
+    """The text with `{env.NAME}` replaced; `ConfigError` for a variable that is not set."""
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise ConfigError(f"{where}: the environment has no variable {found[1]}")
+        return os.environ[found[1]]
+
+    return _ENV.sub(value, text)
 
 
 def users_of(config: Config) -> list[dict[str, str]]:

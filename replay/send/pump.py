@@ -19,6 +19,7 @@ import gevent
 
 from replay.plan.breaker import AbortRules, Governor
 from replay.send.connection import Connection, Outcome
+from replay.send.logins import Login
 from replay.send.plan_stream import Planned
 from replay.send.recorder import Recorder
 from replay.send.sessions import Due, Sessions
@@ -73,6 +74,7 @@ class Pump:
         concurrency: int | None = None,
         duration_ns: int | None = None,
         pooled: bool = False,
+        login: Login | None = None,
         governor: Governor | None = None,
         watch: Callable[[], None] | None = None,
     ) -> None:
@@ -97,7 +99,7 @@ class Pump:
         self._free: list[Connection] = []
         self._closing: set[Connection] = set()
         self._finished: deque[Outcome] = deque()
-        self.sessions = Sessions()
+        self.sessions = Sessions(login, self._release)
         self._released: deque[Due] = deque()
         self._next_flush = start
         self._next_sweep = start
@@ -314,14 +316,17 @@ class Pump:
             last_at - outcome.due_at,
         )
         if released:
-            # From the loop, not from here: the connection is still in the midst of finishing.
-            if not self._released:
-                self._loop.run_callback(self._submit_released)
-            self._released.extend(released)
+            self._release(released)
         if self._pooled:
             self._free.append(connection)
         elif connection.over and connection.idle:
             self._closing.discard(connection)
+
+    def _release(self, ready: list[Due]) -> None:
+        """Send these from the loop, not from here: a connection may be in the midst of finishing."""
+        if ready and not self._released:
+            self._loop.run_callback(self._submit_released)
+        self._released.extend(ready)
 
     def _submit_released(self) -> None:
         """Send what has waited for answers of its session that are there now."""

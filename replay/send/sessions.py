@@ -7,18 +7,27 @@ one target and one lap: no build ever sees another's values.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import gevent
+import msgpack
 
 from replay.plan.answers import Answer
 from replay.plan.places import Place
 from replay.plan.requests import written
+from replay.plan.signing import with_header
 from replay.send.connection import Outcome
+from replay.send.logins import Login, LoginError
 from replay.send.plan_stream import Planned
 from replay.store.tables import split_head
 
 Due = tuple[Planned, int, int]
 """An arrival, its due instant, and when the sender first turned to it."""
+
+LOGIN = -2
+"""The number of the login among what a session's arrivals wait for."""
 
 MOST_VALUES = 8192
 MOST_COOKIES = 200
@@ -44,6 +53,8 @@ class Session:
     missing: list[str] = field(default_factory=list)
     bound: int = 0
     last: bool = False
+    credential: str | None = None
+    login_failed: str | None = None
 
     def value(self, recorded: str, origin: Any) -> str | None:
         """The live value; where there is none, the chain that led there is noted."""
@@ -79,7 +90,12 @@ class Session:
 class Sessions:
     """All sessions under way. `bound` and `unbound` count values put in place, and arrivals that lacked one."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, login: Login | None = None, released: Callable[[list[Due]], None] = lambda ready: None
+    ) -> None:
+        """`login` is run before each session; `released` gets the arrivals that had waited for that."""
+        self._login = login
+        self._on_released = released
         self.bound = 0
         self.unbound = 0
         self.waited = 0
@@ -99,8 +115,13 @@ class Sessions:
         session = self._open.get(session_number)
         if session is None:
             session = self._open[session_number] = Session()
+            if self._login is not None:
+                session.unfinished.add(LOGIN)
+                gevent.spawn(self._log_in, self._login, session_number, session, session_of(arrival))
         unfinished = session.unfinished
         awaited = {other for other in awaits if other in unfinished} if unfinished and awaits else None
+        if self._login is not None and LOGIN in unfinished:
+            awaited = {LOGIN, *(awaited or ())}
         unfinished.add(number)
         if last:
             session.last = True
@@ -108,7 +129,7 @@ class Sessions:
             self.waited += 1
             session.held.append(_Held((arrival, due_at, now), awaited))
             return None
-        return arrival if arrival.script is None else self._bind(arrival, session)
+        return self._bind(arrival, session)
 
     def skip(self, arrival: Planned) -> None:
         """An arrival that is not sent at all."""
@@ -153,12 +174,40 @@ class Sessions:
         if not ready:
             return []
         session.held = [held for held in session.held if held.awaited]
-        return [
-            held.due if held.due[0].script is None else (self._bind(held.due[0], session), *held.due[1:])
-            for held in ready
-        ]
+        return [(self._bind(held.due[0], session), *held.due[1:]) for held in ready]
+
+    def _log_in(self, login: Login, number: int, session: Session, session_id: str) -> None:
+        try:
+            given = login.run(session_id)
+            session.credential = given.value
+            session.jar.update(given.cookies)
+        except LoginError as error:
+            session.login_failed = str(error)
+        session.unfinished.discard(LOGIN)
+        self._on_released(self._released(session, LOGIN))
+        if session.last:
+            self._close(number, session)
 
     def _bind(self, arrival: Planned, session: Session) -> Planned:
+        """The arrival with the session's live values and its own credential."""
+        if arrival.script is not None:
+            arrival = self._write(arrival, session)
+        return arrival if self._login is None else self._authorise(arrival, session, self._login)
+
+    def _authorise(self, arrival: Planned, session: Session, login: Login) -> Planned:
+        """Put the session's credential, if its login gave one, where the user wants it."""
+        if session.login_failed is not None:
+            self.unbound += arrival.unbound is None
+            return arrival._replace(unbound="; ".join(filter(None, (session.login_failed, arrival.unbound))))
+        if session.credential is None:
+            return arrival
+        head, blank, body = arrival.wire.partition(b"\r\n\r\n")
+        new = with_header(head + blank, login.header, session.credential, only_there=not login.everywhere)
+        if new == head + blank:
+            return arrival
+        return arrival._replace(wire=new + body, exact=False, changed=(new, body))
+
+    def _write(self, arrival: Planned, session: Session) -> Planned:
         """Write the live values into the request."""
         session.bound = 0
         made = written(arrival.script, session)
@@ -200,6 +249,14 @@ class Sessions:
         if taken + repeated < len(outcome.arrival.takes):
             session.fates[number] = _fate(outcome)
         return tuple(learned)
+
+
+def session_of(arrival: Planned) -> str:
+    """The id of an arrival's session, from the columns that the planner packed."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(arrival.identity)
+    _, _, session_id = (unpacker.unpack() for _ in range(3))
+    return str(session_id)
 
 
 def _fate(outcome: Outcome) -> str:

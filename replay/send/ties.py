@@ -25,11 +25,11 @@ NOT_SENT = -1
 
 class Ties:
     """Ties the arrivals of one lap. `left` counts what each session still has to send; `numbered` sessions came
-    in laps before. Ask in order of time."""
+    in laps before; sessions of `least` arrivals are tied. Ask in order of time."""
 
-    def __init__(self, left: Counter[str], numbered: int, binder: Binder | None) -> None:
+    def __init__(self, left: Counter[str], numbered: int, binder: Binder | None, least: int = 2) -> None:
         self._left = left
-        self._several = {session for session, count in left.items() if count > 1}
+        self._several = {session for session, count in left.items() if count >= least}
         self._numbers: dict[str, int] = {}
         self._causality = Causality()
         self._binder = binder
@@ -56,7 +56,7 @@ class Ties:
 
     def leave_out(self, seen: Seen) -> None:
         """An exchange that is not sent: what it handed out will be missed."""
-        if self._binder is not None and seen.session_id in self._several:
+        if self._binder is not None and seen.session_id in self._several and self._left[seen.session_id]:
             self._binder.takes(seen, NOT_SENT)
 
     def _number(self, session_id: str) -> int:

@@ -18,9 +18,10 @@ from typing import Any
 import gevent
 from gevent.subprocess import Popen
 
-from replay.config import RunSettings, Target, load
+from replay.config import Config, RunSettings, Target, load
 from replay.plan.breaker import STOP_FILE, STOPPED, AbortRules, Governor, Trip
 from replay.send.finishing import Finisher
+from replay.send.logins import Login
 from replay.send.planner import Order
 from replay.send.pump import Pump
 from replay.send.recorder import Recorder
@@ -86,8 +87,10 @@ class Worker:
         """Plan, send, drain, compact. Killing the greenlet it runs in stops sending, then drains."""
         job = self._job
         rules = job.settings.rules
-        finisher = Finisher(load(Path(rules))) if rules else None
+        config = load(Path(rules)) if rules else Config()
+        finisher = Finisher(config) if rules else None
         endpoint = resolve(job.target, job.settings)._replace(finish=finisher or None)
+        login = Login(config, endpoint, job.target.authority) if "login" in config.auth else None
         compactor = Popen(
             [sys.executable, "-m", "replay.store.compactor", str(job.out), "run"], stdin=subprocess.PIPE
         )
@@ -108,6 +111,7 @@ class Worker:
                 concurrency=job.settings.concurrency,
                 duration_ns=None if job.settings.duration is None else int(job.settings.duration * 1e9),
                 pooled=job.settings.connections == "pooled",
+                login=login,
                 governor=self.governor,
                 watch=lambda: self._watch(start),
             )

@@ -18,6 +18,7 @@ from botocore.credentials import Credentials
 
 from replay.config import load
 from replay.errors import ReplayError
+from replay.model import Result
 from replay.store.reader import Dataset
 from replay.verbs.run import replay_run
 from tests.rows import exchange
@@ -115,6 +116,73 @@ def test_aws_signatures_are_botocores_own(tmp_path: Path, monkeypatch: pytest.Mo
     authorization = header(request, "Authorization") or ""
     assert authorization.startswith("AWS4-HMAC-SHA256 Credential=AKID/")
     assert authorization.endswith(f"Signature={signature}")
+
+
+LOGIN = """
+[auth]
+users = "users.csv"
+value = "Token {login}"
+
+[auth.login]
+target = "/login"
+body = '{"user": "{user.name}", "password": "{user.password}"}'
+take = "$.data.key"
+"""
+
+
+def sessions(tmp_path: Path, server: RecordingServer) -> list[Result]:
+    """Three sessions of three requests and one of a single request, after each other at once."""
+    (tmp_path / "users.csv").write_text("name,password\nann,a1\nbob,b2\n")
+    (tmp_path / "replay.toml").write_text(LOGIN)
+    rows = [
+        exchange(number, session_id=f"s{number % 3 if number < 9 else 9}", connection_id=f"c{number}",
+                 request_headers=(("Host", "h"), ("Authorization", "Token recorded"), ("Cookie", "sid=recorded")))
+        for number in range(10)
+    ]  # fmt: skip
+    settings = load(tmp_path / "replay.toml").run_settings()
+    replay_run(write(tmp_path / "capture", rows), server.url, tmp_path / "run", settings)
+    return list(Dataset.open(tmp_path / "run", "run").rows())
+
+
+def test_each_session_logs_in_first_as_a_test_user_of_its_own(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        if not request.startswith(b"POST /login"):
+            return answer_ok(connection, request)
+        time.sleep(0.2)
+        user = json.loads(request.partition(b"\r\n\r\n")[2])
+        text = json.dumps({"data": {"key": f"{user['user']}-{user['password']}"}}).encode()
+        cookie = f"Set-Cookie: sid={user['user']}"
+        lines = ["HTTP/1.1 200 OK", cookie, f"Content-Length: {len(text)}", "Content-Type: application/json"]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + text)
+        return False
+
+    with RecordingServer(behave) as server:
+        found = sessions(tmp_path, server)
+        logins = [request for request in server.requests if request.startswith(b"POST /login")]
+        others = [request for request in server.requests if not request.startswith(b"POST /login")]
+    assert (len(logins), len(others), len(found)) == (4, 10, 10)
+    for request in others:
+        name = header(request, "Cookie")
+        assert name in ("sid=ann", "sid=bob")
+        assert (
+            header(request, "Authorization") == {"sid=ann": "Token ann-a1", "sid=bob": "Token bob-b2"}[name]
+        )
+    assert all(row.status == 200 and not row.exact and row.unbound is None for row in found)
+    # Waiting for the login is waiting for the target, not the generator's lag.
+    assert all(row.held_ns > 150_000_000 for row in found[:4])
+
+
+def test_a_login_that_fails_is_said_with_every_request_it_was_for(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        if request.startswith(b"POST /login"):
+            connection.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+            return False
+        return answer_ok(connection, request)
+
+    with RecordingServer(behave) as server:
+        found = sessions(tmp_path, server)
+    assert {row.unbound for row in found} == {"login answered 403"}
+    assert all(row.status == 200 and row.exact for row in found)
 
 
 WRONG = [
