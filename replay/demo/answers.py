@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import blake2b
 from html import escape
 from random import Random
 from urllib.parse import parse_qs, urlsplit
@@ -59,8 +58,8 @@ class Shop:
     """The state of one running shop.
 
     `trust_tokens` is the bypass that many staging environments have: whatever credential comes opens a
-    session of its own. The demonstration needs it because a recording carries pseudonyms in place of
-    tokens and passwords, which no login on staging ever handed out.
+    session of its own. The demonstration does without, as logins hand out tokens that replay carries on; it is
+    for replaying without them.
     """
 
     build: OldBuild
@@ -231,7 +230,7 @@ def checkout(call: Call) -> Response:
     session = _session(call)
     if not session.cart:
         raise RefusedError(409, "the cart is empty")
-    number = _order_id(session)
+    number = _order_id(call.shop)
     order: Json = {
         "id": number,
         "status": "paid",
@@ -274,18 +273,9 @@ ROUTES = _routes(
 # --- what the views share --------------------------------------------------------------------------
 
 
-def _order_id(session: Session) -> str:
-    """A number made from what is ordered and from how many orders this session placed before.
-
-    A real shop would draw it from a sequence. This one must give the recorded order the same number again
-    on staging, because replay does not yet carry ids from a live answer into the next request: with a
-    sequence, every recorded `GET /orders/{id}` would be a 404 there. The session's token has no part in it
-    (staging sees a pseudonym in its place), nor have prices (a build that gets them wrong still books the
-    order under the same number). Numbers may repeat between sessions; each sees its own orders only.
-    """
-    content = repr((len(session.orders), sorted(session.cart.items())))
-    number = int.from_bytes(blake2b(content.encode(), digest_size=8).digest(), "big")
-    return f"A-{number % 10**9:09d}"
+def _order_id(shop: Shop) -> str:
+    """A number that was not given before, other in every running shop: what staging never heard of."""
+    return f"A-{shop.random.randrange(10**9):09d}"
 
 
 def _cart(call: Call, session: Session) -> Json:

@@ -139,7 +139,7 @@ def _record(capture: CaptureProcess, crowd: Crowd, say: Say) -> tuple[Tally, dic
 
 def replay(capture: Path, build: str, out: Path, speed: float) -> str:
     """Replay the capture to a freshly started build; says how it went."""
-    with shop(build, trust_tokens=True) as target:
+    with shop(build) as target:
         summary = replay_run(
             capture, target, out, RunSettings(speed=speed, writes=(ALL,), allow_target=(target,))
         )

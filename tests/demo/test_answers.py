@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from replay.demo.builds import NewBuild, OldBuild
+from replay.demo.builds import NewBuild
 from replay.demo.catalogue import PRODUCTS
 
 DISCOUNTED = next(product for product in PRODUCTS.values() if product.discount_percent)
@@ -80,15 +80,14 @@ def test_production_knows_its_tokens_and_staging_trusts_any(open_shop: Any) -> N
     assert open_shop(trust=True).ask("GET", "/cart", token=None).status == 401
 
 
-def test_order_numbers_are_the_same_on_staging_whatever_the_token_and_the_prices(open_shop: Any) -> None:
+def test_order_numbers_are_other_ones_in_every_shop(open_shop: Any) -> None:
     numbers = []
-    for build, token in ((OldBuild, "secret"), (OldBuild, "pseudonym"), (NewBuild, "pseudonym")):
-        shop = open_shop(build, seed=len(numbers))
+    for seed in (1, 2):
+        shop = open_shop(seed=seed)
         for _ in range(2):
-            shop.ask("POST", "/cart/items", {"product_id": DISCOUNTED.id}, token=token)
-            numbers.append(shop.see("POST", "/checkout", {}, token=token)["id"])
-    assert numbers[:2] == numbers[2:4] == numbers[4:]
-    assert numbers[0] != numbers[1]
+            shop.ask("POST", "/cart/items", {"product_id": DISCOUNTED.id})
+            numbers.append(shop.see("POST", "/checkout", {})["id"])
+    assert len(set(numbers)) == 4
 
 
 def test_the_noise_differs_and_all_else_is_equal(open_shop: Any) -> None:
