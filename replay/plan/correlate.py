@@ -35,7 +35,7 @@ MIN_PRIVATE = 0.5
 MIN_HITS = 0.5
 """The share of the requests that could carry a weak value and do."""
 
-_SESSIONS, _VALUES, _EXAMPLES, _MATCHES, _TAKES = 20_000, 4096, 3, 1000, 256
+_SESSIONS, _VALUES, _EXAMPLES, _MATCHES, _TAKES, _OWNERS = 20_000, 4096, 3, 1000, 256, 2_000_000
 _MANY = -1
 
 ANY = "*"
@@ -253,6 +253,8 @@ class Learner:
 
     def _own(self, end: End, value: str, session: _Session) -> None:
         key = hash((end, value))
+        if len(self._owners) >= _OWNERS and key not in self._owners:
+            return
         if self._owners.setdefault(key, session.number) != session.number:
             self._owners[key] = _MANY
 

@@ -34,7 +34,7 @@ Want = Callable[[Place, str], Any]
 _DEEPEST = 3
 _MOST_BLOCKS = 16
 _SHORTEST_CODED = 16
-_LARGEST = 1 << 20
+_LARGEST = 256 << 10
 _UNTOLD = frozenset(
     {
         *(

@@ -52,6 +52,14 @@ ready = "/health"
 # abort_groups = ["/orders/*", "/search*"]   # judged and stopped alone; ["each"]: every endpoint
 # abort_verdict = "fail"       # or "invalid": what a stop makes the verdict
 
+# Sessions: what to write into requests beside the values that this target hands out (docs/sessions.md).
+# [auth]
+# users = "users.csv"          # test users: a header line, then a row each
+# [[rewrite.rule]]
+# endpoint = "POST /login*"
+# form = "password"            # or json = "$.password", header, query
+# set = "{user.password}"      # a column of the session's user, or {env.NAME}
+
 # What a build may do and still pass. Left out: 0 regressions, 0 endpoints slower, all else is free.
 [limits]
 # regressions = 0              # findings; "any" for no limit
