@@ -42,7 +42,9 @@ class Ties:
         if session_id not in self._several:
             return FREE
         last = not self._left[session_id]
-        number, awaits = self._causality.place(session_id, seen.started_at, seen.duration_ns)
+        # Nobody waits for what is not sent: what it had waited for is waited for instead.
+        duration_ns = None if wire.skipped else seen.duration_ns
+        number, awaits = self._causality.place(session_id, seen.started_at, duration_ns)
         script: Any = None
         takes: tuple[Take, ...] = ()
         if self._binder is not None:

@@ -99,6 +99,21 @@ def test_a_request_waits_for_the_answers_it_had_waited_for(tmp_path: Path) -> No
     assert books["sessions"]["waited for an answer"] >= 2
 
 
+def test_what_is_skipped_breaks_no_chain(tmp_path: Path) -> None:
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        if request.startswith(b"GET /0 "):
+            time.sleep(0.3)
+        return answer_ok(connection, request)
+
+    cut = {"request_body": b"half", "request_size": 9}
+    capture = write(tmp_path / "capture", [at(0, 0, 5), at(1, 10, 5, **cut), at(2, 20, 5)])
+    with RecordingServer(behave) as server:
+        replay_run(capture, server.url, tmp_path / "run", RunSettings())
+    found = by_number(tmp_path / "run")
+    assert found[1].skipped == "body truncated"
+    assert found[2].sent_ns >= found[0].sent_ns + found[0].duration_ns
+
+
 def test_without_sessions_nobody_waits(tmp_path: Path) -> None:
     def behave(connection: socket.socket, request: bytes) -> bool:
         if request.startswith(b"GET /0 "):
