@@ -211,6 +211,12 @@ def diff(
     openmetrics: Annotated[
         Path | None, typer.Option("--openmetrics", metavar="FILE", help="write metrics for Prometheus")
     ] = None,
+    suggest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="write the rules that the noise suggests, for you to review; - to print"
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -236,8 +242,13 @@ def diff(
     report = invalidated(diff_runs(baseline, candidate, control, settings, jobs), fidelities.items())
     asked = {"html": html, "json": json, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     files = {form: path for form, path in asked.items() if path is not None}
-    if "-" not in map(str, files.values()):
+    if "-" not in map(str, (*files.values(), suggest)):
         _print(text.render(report, _width(), _color()))
+    if suggest is not None:
+        from replay.diff.suggest import suggest as rules_of
+        from replay.verbs.reporting import put
+
+        put(rules_of(report), suggest)
     if files:
         from replay.verbs.reporting import around, write_reports
 

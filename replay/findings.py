@@ -7,7 +7,7 @@ other, they meet here. Shares are fractions of 1; times are milliseconds where a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -175,7 +175,6 @@ class Report:
     book: PairBook
     control_book: PairBook | None
     rules: tuple[RuleUse, ...] = ()
-    ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

@@ -100,8 +100,8 @@ class Comparer:
             return _cut(left, right, old, new)
         if old == new and _same_encoding(left.response_headers, right.response_headers):
             return []
-        unordered = self.book.unordered(left.endpoint) if self.book.rules else None
-        return body_differences(self._baseline(left, old), self._lift(right, new), unordered)
+        lists = self.book.lists(left.endpoint) if self.book.rules else None
+        return body_differences(self._baseline(left, old), self._lift(right, new), lists)
 
     def _baseline(self, answer: Answer, body: bytes) -> Lifted:
         # The baseline's answer is compared with the candidate's and the control's: lift it once.

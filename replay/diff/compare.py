@@ -21,6 +21,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,7 @@ import orjson
 
 from replay.diff.lift import Lifted
 from replay.diff.paths import Key, Trail, render, steps
+from replay.diff.rules import ListReading
 from replay.findings import Difference
 
 MAX_DIFFERENCES = 2000
@@ -49,18 +51,18 @@ class _TooManyError(Exception):
     pass
 
 
-Unordered = Callable[[str], bool]
-"""Whether a rule says that the order of the list at this path means nothing."""
+ReadList = Callable[[str], ListReading]
+"""What a rule says of the list at this path."""
 
 
-def body_differences(left: Lifted, right: Lifted, unordered: Unordered | None = None) -> list[Difference]:
+def body_differences(left: Lifted, right: Lifted, lists: ReadList | None = None) -> list[Difference]:
     """Where two bodies differ; the same form or not."""
     if left.form != right.form:
         return [Difference("$", "type", _outline(left), _outline(right))]
     plain = left.canonical is not None and right.canonical is not None
     if plain and _equal(left, right):
         return []
-    return tree_differences(left.tree, right.tree, plain=plain, unordered=unordered)
+    return tree_differences(left.tree, right.tree, plain=plain, lists=lists)
 
 
 def _equal(left: Lifted, right: Lifted) -> bool:
@@ -83,7 +85,7 @@ def _outline(body: Lifted) -> str:
 
 
 def tree_differences(
-    left: Any, right: Any, *, realign: bool = True, plain: bool = False, unordered: Unordered | None = None
+    left: Any, right: Any, *, realign: bool = True, plain: bool = False, lists: ReadList | None = None
 ) -> list[Difference]:
     """Where two trees differ, in the order of a walk through them.
 
@@ -91,7 +93,7 @@ def tree_differences(
     the speed of C. With `realign` off this is DeepDiff's answer to the letter. Never raises on data, and
     never stalls: what would cost too much is one difference of kind `unexplained`.
     """
-    walk = _Walk(realign, plain, unordered)
+    walk = _Walk(realign, plain, lists)
     try:
         walk.pair(left, right, None)
     except _TooManyError:
@@ -102,13 +104,13 @@ def tree_differences(
 
 
 class _Walk:
-    __slots__ = ("found", "plain", "realign", "unordered")
+    __slots__ = ("found", "plain", "read_list", "realign")
 
-    def __init__(self, realign: bool, plain: bool, unordered: Unordered | None) -> None:
+    def __init__(self, realign: bool, plain: bool, read_list: ReadList | None) -> None:
         self.found: list[Difference] = []
         self.realign = realign
         self.plain = plain
-        self.unordered = unordered
+        self.read_list = read_list
 
     def pair(self, left: Any, right: Any, trail: Trail) -> None:
         kind = type(left)
@@ -144,8 +146,10 @@ class _Walk:
                     self.differ((trail, key), "extra", None, new)
 
     def lists(self, left: list[Any], right: list[Any], trail: Trail) -> None:
-        if self.unordered is not None and self.unordered(render(steps(trail))):
-            self.by_item(Alignment(left, right), left, right, trail, moves=False)
+        how = self.read_list is not None and self.read_list(render(steps(trail)))
+        if how:
+            key = how if isinstance(how, str) else None
+            self.by_item(Alignment(left, right, key), left, right, trail, moves=False)
         elif _all_plain(left) and _all_plain(right):
             self.plain_lists(left, right, trail)
         else:
@@ -216,20 +220,22 @@ def type_kind(left: Any, right: Any) -> str:
 
 class Alignment:
     """Which item of one list is which of the other: equal items first, in order; then those that share what
-    names them; then the rest as it comes."""
+    names them; then the rest as it comes. With a `key`, items that have that field pair by it alone."""
 
     __slots__ = ("changed", "come", "gone", "is_permutation", "moved", "unmatched")
 
-    def __init__(self, left: Sequence[Any], right: Sequence[Any]) -> None:
+    def __init__(self, left: Sequence[Any], right: Sequence[Any], key: str | None = None) -> None:
+        name = _name if key is None else partial(_keyed, key)
         matched, olds, news = _matches([identity(item) for item in left], [identity(item) for item in right])
         self.unmatched = max(len(olds), len(news))
         self.is_permutation = not olds and not news
-        named, i_left, j_left = _matches([_name(left[i]) for i in olds], [_name(right[j]) for j in news])
+        named, i_left, j_left = _matches([name(left[i]) for i in olds], [name(right[j]) for j in news])
         self.changed = [(olds[i], news[j]) for i, j in named]
-        rest = list(zip((olds[i] for i in i_left), (news[j] for j in j_left), strict=False))
+        gone, come = [olds[i] for i in i_left], [news[j] for j in j_left]
+        # Without a key, what is left over may be one item that changed its name as well; with one it is not.
+        rest = list(zip(gone, come, strict=False)) if key is None else []
         self.changed = sorted([*self.changed, *rest])
-        self.gone = [olds[i] for i in i_left[len(rest) :]]
-        self.come = [news[j] for j in j_left[len(rest) :]]
+        self.gone, self.come = gone[len(rest) :], come[len(rest) :]
         order = [j for _, j in sorted([*matched, *self.changed])]
         self.moved = any(a > b for a, b in pairwise(order))
 
@@ -260,6 +266,11 @@ def _name(item: Any) -> Any:
             if type(item.get(key)) in (str, int):
                 return key, item[key]
     return None
+
+
+def _keyed(key: str, item: Any) -> Any:
+    """The value of the key field, told apart by type; `None` where an item has none."""
+    return identity(item[key]) if type(item) is dict and key in item else None
 
 
 def identity(value: Any) -> Any:

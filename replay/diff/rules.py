@@ -1,7 +1,7 @@
 """Rules: what a person says of differences that are meant, or mean nothing.
 
 A rule has a path of `replay.diff.paths`, a glob over endpoints, and one action. Most actions excuse single
-differences after they were found; `unordered` changes how a list is read. Each rule counts what it took away,
+differences after they were found; `unordered` and `key` change how a list is read. Each rule counts what it took away,
 so that one that never matched can be reported.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -20,6 +22,11 @@ from replay.errors import ConfigError
 from replay.findings import Difference
 
 Excuse = Callable[[Difference], bool]
+
+ListReading = bool | str
+"""Whether the order of a list means nothing; or the field by which its items are paired, wherever they stand."""
+
+_OF_LISTS = ("unordered", "key")
 
 _NUMBERS = (int, float, Decimal)
 
@@ -93,15 +100,41 @@ def _unordered(given: Any) -> Excuse:
     return lambda difference: difference.kind == "order"
 
 
+def _key(given: Any) -> Excuse:
+    if not isinstance(given, str) or not given:
+        raise ValueError('needs the name of a field, e.g. key = "id"')
+    return lambda difference: difference.kind == "order"
+
+
+def _time(given: Any) -> Excuse:
+    limit = _number(given)
+    return lambda difference: (
+        (old := instant(difference.left)) is not None
+        and (new := instant(difference.right)) is not None
+        and abs(old - new) <= limit
+    )
+
+
+def _query_order(given: Any) -> Excuse:
+    return lambda difference: (
+        isinstance(difference.left, str)
+        and isinstance(difference.right, str)
+        and _sorted_query(difference.left) == _sorted_query(difference.right)
+    )
+
+
 ACTIONS: Mapping[str, Callable[[Any], Excuse]] = {
     "ignore": _ignore,
     "tolerance": _tolerance,
     "relative": _relative,
     "unordered": _unordered,
+    "key": _key,
+    "time": _time,
     "mask": _mask,
     "type_only": _type_only,
     "null_is_missing": _null_is_missing,
     "ignore_case": _ignore_case,
+    "query_order": _query_order,
 }
 """Action → maker of the excuse from the action's argument; raises `ValueError` where the argument is off."""
 
@@ -157,17 +190,17 @@ class RuleBook:
         rules = self.of(endpoint)
         return [difference for difference in differences if not self._excused(rules, difference)]
 
-    def unordered(self, endpoint: str) -> Callable[[str], bool] | None:
-        """Whether the order of a list at a path means nothing; `None` where no rule says so."""
-        rules = [(number, rule) for number, rule in self.of(endpoint) if rule.action == "unordered"]
+    def lists(self, endpoint: str) -> Callable[[str], ListReading] | None:
+        """How the list at a path is read (see `ListReading`); `None` where no rule says anything of lists."""
+        rules = [(number, rule) for number, rule in self.of(endpoint) if rule.action in _OF_LISTS]
         if not rules:
             return None
 
-        def says(path: str) -> bool:
+        def says(path: str) -> ListReading:
             for number, rule in rules:
                 if rule.path.fullmatch(path):
                     self.matched[number] += 1
-                    return True
+                    return str(rule.raw["key"]) if rule.action == "key" else True
             return False
 
         return says
@@ -210,3 +243,33 @@ def _numbers(difference: Difference) -> tuple[float, float] | None:
         else:
             return None
     return sides[0], sides[1]
+
+
+_EPOCHS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (1e8, 1.0))
+"""Numbers from the first of each pair on are instants since 1970 in units of its second: ns, µs, ms, s."""
+
+
+def instant(value: Any) -> float | None:
+    """Seconds since 1970 of what is written as an instant: ISO 8601, an HTTP date, or epoch s, ms, µs or ns."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, _NUMBERS) or (isinstance(value, str) and value.isdigit()):
+        number = float(value)
+        return next((number / unit for least, unit in _EPOCHS if number >= least), None)
+    if not isinstance(value, str) or not 8 <= len(value) <= 40:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        try:
+            found = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _sorted_query(url: str) -> tuple[str, list[str], str]:
+    """A URL with its query's parameters in a fixed order, each as it was written."""
+    head, _, fragment = url.partition("#")
+    path, _, query = head.partition("?")
+    return path, sorted(query.split("&")), fragment

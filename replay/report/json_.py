@@ -43,7 +43,6 @@ def document(report: Report) -> dict[str, Any]:
             "control": asdict(report.control_book) if report.control_book else None,
         },
         "rules": [asdict(use) for use in report.rules],
-        "ignored": dict(report.ignored),
     }
 
 

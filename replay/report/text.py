@@ -282,8 +282,6 @@ def _books(report: Report) -> Iterable[RenderableType]:
     yield Text("  " + words.books("candidate", report.book))
     if report.control_book is not None:
         yield Text("  " + words.books("control", report.control_book))
-    if report.ignored:
-        yield Text("  ignored by default: " + words.counted(report.ignored), style="dim")
     for use in report.rules:
         never = not use.matched
         text = "never matched: is it still needed?" if never else f"{use.matched:,} taken away"

@@ -88,7 +88,8 @@ ready = "/health"
 # [[diff.rule]]
 # endpoint = "GET /orders/*"
 # path = "$.items[*].price"
-# tolerance = 0.01             # or: ignore = true, relative = 0.01, mask = "v[0-9]+", unordered = true
+# tolerance = 0.01             # or: ignore = true, relative = 0.01, mask = "v[0-9]+", unordered = true, key = "id",
+#                              # time = 5; `replay diff --suggest rules.toml` proposes some
 """
 
 

@@ -106,20 +106,21 @@ def sides_of(runs: Sequence[Path]) -> tuple[Path, Path, Path | None]:
 
 
 def write_reports(dossier: Dossier, files: Mapping[str, Path]) -> None:
-    """Render each form into its file (`-`: standard output): the one place that writes.
-
-    `UsageError` where that cannot be.
-    """
+    """Render each form into its file (see `put`)."""
     for form, path in files.items():
-        text = renderer(form)(dossier)
-        if str(path) == "-":
-            sys.stdout.write(text)
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+        put(renderer(form)(dossier), path)
+
+
+def put(text: str, path: Path) -> None:
+    """Write a rendered text to a file, or `-`: to standard output. `UsageError` where that cannot be."""
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def dossier_of(

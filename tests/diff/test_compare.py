@@ -191,7 +191,7 @@ def test_lists_whose_items_moved_are_read_by_item(
 
 def test_an_unordered_list_has_no_order_but_still_has_values() -> None:
     right = [{"id": 3, "price": 31} if item["id"] == 3 else item for item in ITEMS[::-1]]
-    found = tree_differences(ITEMS, right, unordered=lambda path: path == "$")
+    found = tree_differences(ITEMS, right, lists=lambda path: path == "$")
     assert [(item.path, item.left, item.right) for item in found] == [("$[3].price", 30, 31)]
 
 

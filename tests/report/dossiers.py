@@ -94,7 +94,7 @@ def hostile() -> Dossier:
     report = replace(
         FULL, findings=(bad,), notes=(SCRIPT,), reasons=(SCRIPT,), candidate=SCRIPT,
         latency=tuple(replace(row, endpoint=SCRIPT) for row in FULL.latency),
-        rules=(replace(FULL.rules[0], rule=SCRIPT),), ignored={SCRIPT: 1},
+        rules=(replace(FULL.rules[0], rule=SCRIPT),),
     )  # fmt: skip
     full = dossier(report)
     return replace(

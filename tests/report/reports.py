@@ -59,7 +59,6 @@ FULL = Report(
     book=PairBook(640, 620, {"candidate: missing": 15, "candidate: skipped (filtered)": 5}),
     control_book=PairBook(640, 640, {}),
     rules=(RuleUse("ignore $.seen", 40), RuleUse("ignore $.nowhere", 0)),
-    ignored={"headers.date": 620},
 )
 EMPTY = Report(
     verdict=PASS, reasons=("no regression in 620 exchanges",), baseline="a", candidate="b", control=None,

@@ -14,7 +14,7 @@ from .dossiers import dossier
 from .reports import FULL
 
 PAGE = (Path(__file__).parents[2] / "docs" / "report-json.md").read_text("utf-8")
-DATA = {"ignored", "unpaired", "failed", "skipped", "statuses", "lag_ns", "counts", "sent"}
+DATA = {"unpaired", "failed", "skipped", "statuses", "lag_ns", "counts", "sent"}
 """Objects whose keys are data."""
 
 SAME_SHAPE = {"books.control": "books.candidate", "run_facts[].fidelity.checks[]": "limits[]"}

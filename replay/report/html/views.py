@@ -100,7 +100,6 @@ class Page:
     books: Table
     pairs: tuple[str, ...]
     rules: Table
-    ignored: str
 
 
 def page(dossier: Dossier, cards: Sequence[Card]) -> Page:
@@ -136,7 +135,6 @@ def page(dossier: Dossier, cards: Sequence[Card]) -> Page:
                 for use in report.rules
             ],
         ),
-        ignored=words.counted(dict(list(report.ignored.items())[:MAX_ROWS])),
     )
 
 
