@@ -401,7 +401,7 @@ class Binder:
         """The request as a script, `None` where it carries nothing that is bound and no cookie."""
         users, kinds = self._users_of(seen.endpoint)
         handed = self._handed.get(seen.session_id)
-        cookies = any(name.lower() == "cookie" for name, _ in seen.request_headers)
+        cookies = b"ookie: " in head or b"OOKIE: " in head
         if not cookies and (not users or handed is None):
             return None
 

@@ -191,7 +191,9 @@ class Planner:
                 identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
                 changed=_changed(wire),
                 skipped=wire.skipped,
-                **tie._asdict(),
+                causal=tie.causal,
+                script=tie.script,
+                takes=tie.takes,
             )
         return recorded if first is not None else None
 

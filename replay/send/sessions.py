@@ -146,7 +146,7 @@ class Sessions:
         if causal is None:
             return outcome, []
         session = self._open[causal[0]]
-        if arrival.takes or b"et-cookie:" in outcome.head.lower():
+        if arrival.takes or b"ookie:" in outcome.head or b"OOKIE:" in outcome.head:
             outcome = outcome._replace(learned=self._learn(session, causal[1], outcome))
         session.unfinished.discard(causal[1])
         released = self._released(session, causal[1]) if session.held else []
