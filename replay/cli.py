@@ -548,6 +548,7 @@ def run_(
     ] = None,
     max_rate: Annotated[float | None, typer.Option(help="never more requests per second")] = None,
     max_concurrency: Annotated[int | None, typer.Option(help="never more requests under way")] = None,
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="key of the pseudonyms")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Replay a capture against a target; record every answer. Exit 3: the replay was not faithful."""
@@ -588,6 +589,7 @@ def run_(
         ramp_up=ramp_up,
         max_rate=max_rate,
         max_concurrency=max_concurrency,
+        key_file=None if key_file is None else str(key_file),
     )
     with _bars() as bars:
         show = bars.of("replay")

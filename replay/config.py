@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +48,9 @@ class RunSettings:
     `max_concurrency` are never exceeded. When to stop: the `abort_` settings are those of
     `replay.plan.breaker.AbortRules` with times in seconds; `abort_verdict` is what a trip makes the verdict,
     `abort_beside` a run whose failures are the usual ones, instead of the capture's.
+
+    `${NAME}` in the value of a header of `set_headers` stands for a variable of the environment. `key_file` holds
+    the key of the pseudonyms that stand for secrets in the answers (see `replay.keys`).
     """
 
     speed: float = 1.0
@@ -91,6 +96,7 @@ class RunSettings:
     abort_groups: tuple[str, ...] = ()
     abort_verdict: str = "fail"
     abort_beside: str | None = None
+    key_file: str | None = None
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.rate, self.ramp, self.concurrency)) > 1:
@@ -133,6 +139,20 @@ class RunSettings:
         for name in ("max_rate", "max_concurrency"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise UsageError(f"--{name.replace('_', '-')} {value:g} must be above 0")
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def from_environment(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The headers with each `${NAME}` replaced; `UsageError` where the environment has no such variable."""
+
+    def value_of(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise UsageError(f"--set-header: the environment has no variable {found[1]}")
+        return os.environ[found[1]]
+
+    return tuple((name, _VARIABLE.sub(value_of, value)) for name, value in headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from replay.store import metadata
 from replay.store.compact import recover
+from replay.store.sealing import decryption_properties
 
 KIND = "capture"
 _PARTS = ("written", "sampled_out", "filtered", "dropped", "failed")
@@ -133,7 +134,12 @@ def _balanced(books: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows_of(directory: Path, writer: str) -> int:
-    return sum(pq.read_metadata(path).num_rows for path in directory.glob(f"part-{writer}-*.parquet"))
+    return sum(_rows_in(path) for path in directory.glob(f"part-{writer}-*.parquet"))
+
+
+def _rows_in(path: Path) -> int:
+    properties = decryption_properties(path.parent)
+    return int(pq.read_metadata(path, decryption_properties=properties).num_rows)
 
 
 def _is_gone(account: Mapping[str, Any]) -> bool:

@@ -31,11 +31,11 @@ from replay import config
 from replay.capture import books, frames
 from replay.capture.endpoints import Templater
 from replay.capture.filters import Filters, Seen
-from replay.capture.keys import load_key
 from replay.capture.options import parse_session_key
 from replay.capture.redact import Policy, Redactor
 from replay.capture.sampling import Floor, included, keep, session_id, session_key, weight
 from replay.errors import InputError, ReplayError
+from replay.keys import load_key
 from replay.model import Header, exchange_id
 from replay.store import metadata
 from replay.store.compact import compact
@@ -116,6 +116,7 @@ class Recorder:
         self._directory = Path(settings.out)
         self._key = load_key(Path(settings.key_file) if settings.key_file else None)
         configured = config.load(Path(settings.config) if settings.config else None)
+        self._rules = list(configured.redact)
         self._redactor = Redactor(Policy.of(configured.redact), self._key)
         self._naming = Naming(configured.routes)
         self._books = books.Books()
@@ -335,7 +336,11 @@ class Recorder:
     def _open_dataset(self) -> None:
         """Begin the dataset, or join the one that others write with the same settings."""
         shared = {name: getattr(self._settings, name) for name in _SHARED}
-        shared["redaction"] = {"policy": self._redactor.policy.fingerprint, "key": self._redactor.key_id}
+        shared["redaction"] = {
+            "policy": self._redactor.policy.fingerprint,
+            "key": self._redactor.key_id,
+            "rules": self._rules,
+        }
         with _alone(self._directory):
             if (self._directory / f"{books.KIND}.json").exists():
                 _check_joining(self._directory, shared)

@@ -141,7 +141,12 @@ def replay(capture: Path, build: str, out: Path, speed: float) -> str:
     """Replay the capture to a freshly started build; says how it went."""
     with shop(build) as target:
         summary = replay_run(
-            capture, target, out, RunSettings(speed=speed, writes=(ALL,), allow_target=(target,))
+            capture,
+            target,
+            out,
+            RunSettings(
+                speed=speed, writes=(ALL,), allow_target=(target,), key_file=str(capture.parent / "key")
+            ),
         )
     if summary.interrupted:
         raise KeyboardInterrupt

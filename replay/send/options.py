@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from replay.config import RunSettings
 from replay.errors import UsageError
+
+SETTINGS = "REPLAY_SETTINGS"
 
 _OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("speed", {"type": float, "default": 1.0}, "replay this many times as fast as recorded"),
@@ -46,6 +51,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("abort-groups", {"action": "append", "default": None}, "endpoints stopped alone: '/orders/*', or each"),
     ("abort-verdict", {"default": "fail"}, "what an abort makes the verdict: fail or invalid"),
     ("abort-beside", {}, "run whose failures are the usual ones, instead of the capture's"),
+    ("key-file", {}, "key of the pseudonyms in the answers, where the capture was redacted"),
     ("host-header", {"default": "keep"}, "keep the recorded Host, or set the target's: keep or target"),
     ("tag", {}, "header that carries each request's exchange_id, for the target's logs"),
     (
@@ -91,7 +97,12 @@ def add_options(parser: Any) -> None:
 
 
 def settings_from(options: Namespace) -> RunSettings:
-    """The settings that the parsed options make; `UsageError` where they contradict each other."""
+    """The settings that the parsed options make; `UsageError` where they contradict each other.
+
+    A replayer that `replay run` started has them in its environment.
+    """
+    if options.progress_fd is not None and (handed := os.environ.get(SETTINGS)):
+        return settings_in(json.loads(handed))
     return RunSettings(
         speed=options.speed,
         rate=options.rate,
@@ -133,25 +144,25 @@ def settings_from(options: Namespace) -> RunSettings:
         abort_groups=tuple(options.abort_groups or ()),
         abort_verdict=options.abort_verdict,
         abort_beside=options.abort_beside or None,
+        key_file=options.key_file or None,
     )
 
 
-def to_arguments(settings: RunSettings) -> list[str]:
-    """The options that make these settings, for a command line."""
-    arguments: list[str] = []
-    for name, how, _ in _OPTIONS:
-        field = {"set-header": "set_headers", "remove-header": "remove_headers"}.get(
-            name, name.replace("-", "_")
-        )
-        value = getattr(settings, field)
-        if how.get("action") == "append":
-            texts = (item if isinstance(item, str) else ":".join(item) for item in value)
-            arguments.extend(f"--{name}={text}" for text in texts)
-        elif how.get("action") == "store_true":
-            arguments.extend([f"--{name}"] if value else [])
-        elif value is not None:
-            arguments.append(f"--{name}={value}")
-    return arguments
+def to_environment(settings: RunSettings) -> dict[str, str]:
+    """What hands these settings to a replayer: its environment, which only its user may read.
+
+    Not its command line: that everybody on the machine may, and a header that is set may be a secret.
+    """
+    return {SETTINGS: json.dumps(asdict(settings))}
+
+
+def settings_in(data: dict[str, Any]) -> RunSettings:
+    """Settings that went through JSON."""
+    return RunSettings(**{name: _frozen(value) for name, value in data.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def parse_targets(texts: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from replay.config import Config, RunSettings, load
+from replay.config import Config, RunSettings, from_environment, load
 from replay.errors import InputError, ReplayError
 from replay.plan import pacing
 from replay.plan.correlate import Binder, Seen
@@ -92,7 +92,7 @@ class Planner:
         self._selection = Selection(settings.include, settings.exclude, settings.writes, settings.deny)
         self._changes = Changes(
             host=order.authority if order.settings.host_header == "target" else None,
-            set=order.settings.set_headers,
+            set=from_environment(order.settings.set_headers),
             remove=frozenset(name.lower() for name in order.settings.remove_headers),
         )
         self._pace = make_pace(order.settings)
@@ -297,7 +297,7 @@ def stream(order: Order, out: BinaryIO) -> None:
 
 def main() -> None:
     """Entry point of the process."""
-    order = Order.from_json(sys.argv[1])
+    order = Order.from_json(sys.stdin.read())
     try:
         stream(order, sys.stdout.buffer)
         sys.stdout.flush()

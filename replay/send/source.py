@@ -44,11 +44,13 @@ class Source:
         # A pipe of our own: gevent's would be nonblocking, and the thread's reads are meant to block.
         self._descriptor, writing = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "replay.send.planner", order.to_json()],
-            stdin=subprocess.DEVNULL,
-            stdout=writing,
+            [sys.executable, "-m", "replay.send.planner"], stdin=subprocess.PIPE, stdout=writing
         )
         os.close(writing)
+        assert self._process.stdin is not None
+        # Not on the command line, which everybody may read: headers that are set may be secrets.
+        with self._process.stdin as orders:
+            orders.write(order.to_json().encode())
         self._pool = gevent.threadpool.ThreadPool(1)
         self._pool.spawn(self._read_ahead)
 

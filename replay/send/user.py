@@ -27,6 +27,7 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
+from replay.keys import load_key
 from replay.send import closing, descriptors
 from replay.send.abreast import abreast, run_abreast, take_all
 from replay.send.crew import DONE, Crew, Hand, start_soon
@@ -34,7 +35,7 @@ from replay.send.guard import admit
 from replay.send.live import KEY, Figures, Live, show_in
 from replay.send.options import add_options, parse_targets, settings_from
 from replay.send.worker import Job, Worker
-from replay.store import metadata
+from replay.store import metadata, sealing
 from replay.store.reader import Dataset
 
 
@@ -165,12 +166,26 @@ def _begin_run(environment: Any, **_: Any) -> None:
                     "target": target.url,
                     "workers": _shares(environment),
                 },
-                settings=asdict(settings),
+                settings=_to_keep(settings, Path(options.capture)),
             )
     except ReplayError as error:
         environment.process_exit_code = error.exit_code
         _say(error, options.progress_fd)
         gevent.spawn(_end, environment)
+
+
+def _to_keep(settings: RunSettings, capture: Path) -> dict[str, Any]:
+    """The settings as run.json keeps them: without the values of headers, with how results are redacted."""
+    kept = {**asdict(settings), "set_headers": [(name, "…") for name, _ in settings.set_headers]}
+    redaction = sealing.redaction_of(metadata.load(capture, "capture"))
+    if redaction is not None:
+        file = None if settings.key_file is None else Path(settings.key_file).resolve()
+        kept["redaction"] = {
+            "key": sealing.key_id(load_key(file)),
+            "key_file": file and str(file),
+            "rules": redaction.get("rules", []),
+        }
+    return kept
 
 
 @events.test_stop.add_listener

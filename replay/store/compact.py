@@ -15,6 +15,7 @@ from typing import Any
 
 from replay.store import metadata
 from replay.store.journal import finished_segments, read_segment
+from replay.store.redacting import refiner
 from replay.store.schema import KINDS
 from replay.store.tables import to_batch, write_part
 
@@ -54,7 +55,9 @@ def _compact_segment(path: Path, kind: str, refine: Callable[[Rows], Rows] | Non
     schema = KINDS[kind]
     written = 0
     if refine is None:
-        batches = [to_batch(rows, schema) for rows in read_segment(path) if rows]
+        redact = refiner(path.parent, kind)
+        blocks = (rows for rows in read_segment(path) if rows)
+        batches = [to_batch(redact(rows) if redact else rows, schema) for rows in blocks]
     else:
         everything = [row for rows in read_segment(path) for row in rows]
         batches = [to_batch(refine(everything), schema)] if everything else []

@@ -5,6 +5,8 @@ other, each a list of values in schema column order. Rows are gathered into bloc
 one `write`, so a killed process loses at most the block it was gathering and power loss at most what the
 kernel had not yet written (see `sync`). A torn last block is recognised by its length and checksum.
 
+Where the dataset is protected the rows of a block are sealed (see `replay.store.sealing`).
+
 A segment is called `journal-<writer>-<number>.open` while its writer, who holds a lock on it, appends to it,
 and `.done` after. `replay.store.compact` turns segments into Parquet.
 """
@@ -21,11 +23,15 @@ from typing import Any
 
 import msgpack
 
+from replay.errors import InputError
+from replay.store.sealing import Seal, journal_seal
+
 BLOCK_BYTES = 64 << 10
 SEGMENT_BYTES = 64 << 20
 
 _HEADER = struct.Struct("<4sII")
 _MAGIC = b"RJ1\n"
+_SEALED = b"RJ2\n"
 # A block holds rows of up to BLOCK_BYTES, then one more row: this bounds what a damaged length may claim.
 _LONGEST_BLOCK = 1 << 30
 
@@ -48,6 +54,7 @@ class Journal:
         self._rows: list[bytes] = []
         self._gathered = 0
         self._descriptor: int | None = None
+        self._seal: Seal | None = None
         self.size = 0
 
     @property
@@ -71,10 +78,14 @@ class Journal:
         """Write what is gathered as one block, and begin a new segment where this one is full."""
         if not self._rows:
             return
-        payload = b"".join(self._rows)
+        if self._descriptor is None:
+            self._descriptor = self._begin()
+        payload, magic = b"".join(self._rows), _MAGIC
         self._rows.clear()
         self._gathered = 0
-        self._write(_HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload)
+        if self._seal is not None:
+            payload, magic = self._seal.close(payload), _SEALED
+        self._write(self._descriptor, _HEADER.pack(magic, len(payload), zlib.crc32(payload)) + payload)
         if self.size >= self._segment_bytes:
             self._finish()
 
@@ -85,17 +96,16 @@ class Journal:
 
     close = rotate
 
-    def _write(self, block: bytes) -> None:
-        if self._descriptor is None:
-            self._descriptor = self._begin()
+    def _write(self, descriptor: int, block: bytes) -> None:
         view = memoryview(block)
         while view:
-            view = view[os.write(self._descriptor, view) :]
+            view = view[os.write(descriptor, view) :]
         self.size += len(block)
         if self._sync:
-            os.fdatasync(self._descriptor)
+            os.fdatasync(descriptor)
 
     def _begin(self) -> int:
+        self._seal = journal_seal(self._directory)
         path = self._path("open")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -116,15 +126,27 @@ class Journal:
 
 
 def read_segment(path: Path) -> Iterator[list[list[Any]]]:
-    """The rows of a segment, a block at a time, up to its end or to the first damaged block."""
+    """The rows of a segment, a block at a time, up to its end or to the first damaged block.
+
+    `InputError` where it is sealed and the key is not at hand.
+    """
+    seal: Seal | None = None
     with path.open("rb") as file:
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             magic, length, checksum = _HEADER.unpack(header)
-            if magic != _MAGIC or length > _LONGEST_BLOCK:
+            if magic not in (_MAGIC, _SEALED) or length > _LONGEST_BLOCK:
                 return
             payload = file.read(length)
             if len(payload) < length or zlib.crc32(payload) != checksum:
                 return
+            if magic == _SEALED:
+                seal = seal or journal_seal(path.parent)
+                if seal is None:
+                    raise InputError(f"{path} is sealed, and nothing beside it says with which key")
+                try:
+                    payload = seal.open(payload)
+                except InputError as error:
+                    raise InputError(f"{path} cannot be opened: {error}") from None
             yield list(unpack_rows(payload))
 
 

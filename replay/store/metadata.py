@@ -18,6 +18,7 @@ import orjson
 
 from replay import __version__
 from replay.errors import InputError
+from replay.store import sealing
 from replay.store.files import atomically, make_directory
 from replay.store.schema import KINDS, SCHEMA_VERSION
 
@@ -38,6 +39,8 @@ def create(directory: Path, kind: str, *, source: Mapping[str, Any], settings: M
         "settings": dict(settings),
         "books": {},
     }
+    if encryption := sealing.begin():
+        meta["encryption"] = encryption
     _write(directory / f"{kind}.json", meta)
     return meta
 

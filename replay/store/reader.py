@@ -24,6 +24,7 @@ from replay.model import Exchange, Result
 from replay.store import metadata
 from replay.store.compact import recover
 from replay.store.schema import KINDS, TIME_KEY
+from replay.store.sealing import data_key, decryption_properties, scan_options
 
 BATCH_ROWS = 4096
 
@@ -49,6 +50,7 @@ class Dataset:
         if kind is not None and kind != found:
             raise InputError(f"{path} is a {found}, and a {kind} is needed here")
         meta = metadata.load(path, found)
+        data_key(path, meta)
         if any(path.glob("journal-*")) and recover(path, found):
             meta = metadata.load(path, found)
         return cls(path, found, meta)
@@ -95,7 +97,7 @@ class Dataset:
         found: dict[tuple[Any, ...], int] = {}
         for path in self.parts:
             try:
-                file = pq.ParquetFile(path)
+                file = pq.ParquetFile(path, decryption_properties=decryption_properties(self.path))
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, columns=list(columns), use_threads=False)
                     counted = table.group_by(list(columns)).aggregate([([], "count_all")])
@@ -115,10 +117,12 @@ class Dataset:
 
     def _row_groups(self, key: str, where: ds.Expression | None) -> list[_RowGroup]:
         groups = []
+        options = scan_options(self.path)
+        form = ds.ParquetFileFormat(**({} if options is None else {"default_fragment_scan_options": options}))
         for path in self.parts:
             footer = _footer(path)
             leaf = _leaf(footer, key)
-            fragment = ds.ParquetFileFormat().make_fragment(str(path), LocalFileSystem())
+            fragment = form.make_fragment(str(path), LocalFileSystem())
             for group in fragment.split_by_row_group(where, schema=KINDS[self.kind]):
                 index = group.row_groups[0].id
                 groups.append(_RowGroup(_lowest(footer, index, leaf), group))
@@ -198,7 +202,7 @@ def _footer(path: Path) -> pq.FileMetaData:
 @lru_cache(maxsize=4096)
 def _known_footer(path: Path, changed_at: int) -> pq.FileMetaData:
     """Part files appear whole and do not change; a long comparison asks for them again and again."""
-    return pq.read_metadata(path)
+    return pq.read_metadata(path, decryption_properties=decryption_properties(path.parent))
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from replay.store.files import atomically
 from replay.store.schema import DICTIONARY_COLUMNS, HEADERS, KINDS, TIME_KEY, UNCOUNTED_COLUMNS
+from replay.store.sealing import encryption_properties
 
 ROW_GROUP_BYTES = 32 << 20
 
@@ -62,6 +63,7 @@ def _write_table(path: Path, kind: str, table: pa.Table) -> None:
         write_statistics=counted,
         sorting_columns=pq.SortingColumn.from_ordering(table.schema, [(TIME_KEY[kind], "ascending")]),
         store_schema=True,
+        encryption_properties=encryption_properties(path.parent),
     )
 
 

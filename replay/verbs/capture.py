@@ -19,7 +19,6 @@ from typing import Any
 
 from replay.capture import books
 from replay.capture.filters import Filters
-from replay.capture.keys import load_key
 from replay.capture.options import (
     ON_ERROR,
     SAMPLE_BY,
@@ -35,6 +34,7 @@ from replay.capture.sampling import parse_share
 from replay.config import load as load_config
 from replay.config import parse_target
 from replay.errors import InputError, ReplayError, TargetError, UsageError
+from replay.keys import load_key
 from replay.store import metadata
 
 _READY_WITHIN = 60.0

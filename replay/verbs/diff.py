@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from replay.diff.answers import Answer
 from replay.diff.settings import DiffSettings
+from replay.errors import InputError
 from replay.findings import Report
 from replay.report.overview import left_out
 from replay.store.reader import Dataset
+from replay.store.sealing import redaction_of
 from replay.verbs.partitions import Source, compare_all
 
 
@@ -28,12 +30,23 @@ def diff_runs(
     """
     runs = [Dataset.open(path, "run") for path in (candidate, *([control] if control else []))]
     sides = [Dataset.open(baseline), *runs]
+    _check_keys(runs)
     comparison = compare_all(
         [Source(side.path, side.kind) for side in sides], settings or DiffSettings(), jobs
     )
     report = comparison.report(str(baseline), str(candidate), str(control) if control else None)
     notes = dict.fromkeys(told for run in sides if run.kind == "run" and (told := left_out(run.meta)))
     return replace(report, notes=(*notes, *report.notes))
+
+
+def _check_keys(runs: Sequence[Dataset]) -> None:
+    """`InputError` where equal secrets of two runs became different pseudonyms: all of them would differ."""
+    found = {redaction["key"] for run in runs if (redaction := redaction_of(run.meta))}
+    if len(found) > 1:
+        raise InputError(
+            f"the runs were redacted with different keys ({', '.join(sorted(found))}): replay again with the"
+            " same $REPLAY_KEY, or the same --key-file"
+        )
 
 
 def answers(run: Dataset) -> Iterator[Answer]:

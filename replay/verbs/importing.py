@@ -11,10 +11,10 @@ from typing import Any
 from replay import config as configuration
 from replay.capture.endpoints import Templater
 from replay.capture.importers import Item, Note, NotTaken, digest_of, reader_for
-from replay.capture.keys import load_key
 from replay.capture.redact import Policy, Redactor
 from replay.capture.sampling import session_id
 from replay.errors import InputError, UsageError
+from replay.keys import load_key
 from replay.model import Exchange
 from replay.store.writer import DatasetWriter
 
@@ -81,7 +81,11 @@ def import_files(
         "capture",
         source={"tool": "import", "files": [path.name for path in files]},
         settings={
-            "redaction": {"policy": redactor.policy.fingerprint, "key": redactor.key_id},
+            "redaction": {
+                "policy": redactor.policy.fingerprint,
+                "key": redactor.key_id,
+                "rules": list(configured.redact),
+            },
             "sample": 1.0,
         },
     )

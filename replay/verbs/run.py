@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replay.config import RunSettings, parse_target
+from replay.config import RunSettings, from_environment, parse_target
 from replay.errors import InputError, ReplayError
 from replay.plan.breaker import STOP_FILE
 from replay.send import closing
 from replay.send.guard import admit
-from replay.send.options import to_arguments
+from replay.send.options import to_environment
 from replay.send.target import check_reachable
 from replay.store import metadata
 from replay.store.compact import recover
@@ -74,8 +74,8 @@ def replay_run(
     """
     planned = _checked(capture, out)
     settings = _reachable(target, capture, settings)
-    arguments = ["--host", target, "--out", str(out), *to_arguments(settings)]
-    return _replay(capture, [out], arguments, settings.workers, planned, progress)[0]
+    arguments = ["--host", target, "--out", str(out)]
+    return _replay(capture, [out], arguments, settings, planned, progress)[0]
 
 
 def replay_abreast(
@@ -93,9 +93,9 @@ def replay_abreast(
     for url in targets.values():
         _reachable(url, capture, settings)
     routes = [f"--target={name}={url}" for name, url in targets.items()]
-    arguments = [*routes, "--out", str(out), *to_arguments(settings)]
+    arguments = [*routes, "--out", str(out)]
     outs = [out / name for name in targets]
-    summaries = _replay(capture, outs, arguments, settings.workers, planned, progress)
+    summaries = _replay(capture, outs, arguments, settings, planned, progress)
     return dict(zip(targets, summaries, strict=True))
 
 
@@ -111,6 +111,7 @@ def _reachable(target: str, capture: Path, settings: RunSettings) -> RunSettings
     """The settings with the target's address pinned; `TargetError` where it must not, or cannot, be hit."""
     destination = parse_target(target)
     settings = admit(destination, capture, settings)
+    from_environment(settings.set_headers)
     check_reachable(destination, settings)
     return settings
 
@@ -119,14 +120,14 @@ def _replay(
     capture: Path,
     outs: Sequence[Path],
     arguments: Sequence[str],
-    workers: int,
+    settings: RunSettings,
     planned: int,
     progress: Callable[[Progress], None] | None,
 ) -> list[RunSummary]:
     """Run the replayer to its end, whatever ends it; what became of each of its runs."""
     reading, writing = os.pipe()
-    command = [*_command(capture, workers, writing), *arguments]
-    with terminable(), _locust(command, writing) as process:
+    command = [*_command(capture, settings.workers, writing), *arguments]
+    with terminable(), _locust(command, to_environment(settings), writing) as process:
         os.close(writing)
         with os.fdopen(reading, "rb") as lines:
             try:
@@ -170,13 +171,16 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _locust(arguments: list[str], progress_fd: int) -> Iterator[subprocess.Popen[bytes]]:
+def _locust(
+    arguments: list[str], environment: dict[str, str], progress_fd: int
+) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: Ctrl-C comes to this process, which decides what it means for the run.
     process: subprocess.Popen[bytes] | None = None
     try:
         with uninterrupted():
             process = subprocess.Popen(
                 arguments,
+                env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(progress_fd,),

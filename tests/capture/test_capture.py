@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from replay.capture import addon
-from replay.capture.keys import load_key
 from replay.capture.redact import pseudonym
 from replay.errors import ReplayError
+from replay.keys import load_key
 from replay.model import Exchange
 from replay.store.reader import Dataset
 from replay.verbs.capture import CaptureProcess, CaptureSettings, CaptureSummary, capture

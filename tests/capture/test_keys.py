@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from replay.capture.keys import VARIABLE, load_key
 from replay.errors import ConfigError
+from replay.keys import VARIABLE, load_key
 
 
 @pytest.fixture(autouse=True)
