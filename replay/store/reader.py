@@ -115,10 +115,17 @@ class Dataset:
         for batch in self.batches(where=where, order_by=order_by):
             yield from (noun(*values) for values in to_rows(batch))
 
+    def files(self) -> ds.Dataset:
+        """All part files as one dataset of Arrow's, in no order."""
+        return ds.dataset(list(map(str, self.parts)), schema=KINDS[self.kind], format=self._format())
+
+    def _format(self) -> ds.ParquetFileFormat:
+        options = scan_options(self.path)
+        return ds.ParquetFileFormat(**({} if options is None else {"default_fragment_scan_options": options}))
+
     def _row_groups(self, key: str, where: ds.Expression | None) -> list[_RowGroup]:
         groups = []
-        options = scan_options(self.path)
-        form = ds.ParquetFileFormat(**({} if options is None else {"default_fragment_scan_options": options}))
+        form = self._format()
         for path in self.parts:
             footer = _footer(path)
             leaf = _leaf(footer, key)

@@ -5,7 +5,7 @@ key: from `$REPLAY_ENCRYPTION_KEY`, from the file that `$REPLAY_ENCRYPTION_KEY_F
 management service, spoken to by a class `$REPLAY_KMS=module:Class` (wrap_key and unwrap_key, as
 `pyarrow.parquet.encryption.KmsClient` has them). Part files use Parquet modular encryption, which other tools
 read too; the journal's blocks are sealed with AES-GCM. The names of columns and the number of rows are
-sealed as well; `capture.json` and `run.json` are not: they hold no data.
+sealed as well; `capture.json` and `run.json` are not: they hold settings, counts and the names of endpoints.
 
 A run of a redacted capture has a sealed journal even without all this: answers of a live system stand in
 it until they are redacted, on their way to Parquet.

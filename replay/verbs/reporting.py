@@ -46,7 +46,6 @@ from replay.report.fidelity import FidelityLimits
 from replay.report.gate import invalidated
 from replay.store import metadata
 from replay.store.reader import Dataset, to_rows
-from replay.store.schema import KINDS
 from replay.verbs.diff import answers, diff_runs
 from replay.verbs.fidelity import fidelities_of
 from replay.verbs.showing import asked_of, captured_from, shown_answer
@@ -369,7 +368,7 @@ def _rows_by_id(dataset: Dataset, ids: Iterable[str]) -> dict[str, Any]:
     where = ds.field("exchange_id").isin(wanted)
     if dataset.kind == "run":
         where &= pc.equal(ds.field("lap"), 0)
-    files = ds.dataset(list(map(str, dataset.parts)), schema=KINDS[dataset.kind])
+    files = dataset.files()
     from replay.model import Exchange, Result
 
     noun: Callable[..., Any] = Exchange if dataset.kind == "capture" else Result

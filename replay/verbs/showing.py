@@ -18,7 +18,6 @@ from replay.errors import InputError, UsageError
 from replay.model import Exchange, Header, Result
 from replay.report.exchange import Answered, Asked, Line, Shown, curl
 from replay.store.reader import Dataset, to_rows
-from replay.store.schema import KINDS
 from replay.store.tables import split_head
 
 
@@ -83,9 +82,7 @@ def _matching(dataset: Dataset, exchange_id: str) -> Iterator[Any]:
     # A range instead of a test of the beginning: ranges use the statistics of row groups.
     where = (field >= exchange_id) & (field <= exchange_id + "~")
     noun = Exchange if dataset.kind == "capture" else Result
-    for batch in ds.dataset(list(map(str, dataset.parts)), schema=KINDS[dataset.kind]).to_batches(
-        filter=where
-    ):
+    for batch in dataset.files().to_batches(filter=where):
         yield from (noun(*values) for values in to_rows(batch))
 
 
