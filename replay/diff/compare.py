@@ -27,7 +27,7 @@ from typing import Any
 
 import orjson
 
-from replay.diff.lift import Lifted
+from replay.diff.lift import Lifted, NotLiftedError, parse_json
 from replay.diff.paths import Key, Trail, render, steps
 from replay.diff.rules import ListReading
 from replay.findings import Difference
@@ -123,7 +123,21 @@ class _Walk:
         elif kind is tuple:
             self.lists(list(left), list(right), trail)
         elif left != right and (left == left or right == right):  # NaN is NaN here
-            self.differ(trail, "value", left, right)
+            self.values(left, right, trail)
+
+    def values(self, left: Any, right: Any, trail: Trail) -> None:
+        """Two plain values of one type that differ: texts that are JSON are compared as what they say."""
+        if self.realign and type(left) is str and left[:1] in _OPENING and right[:1] == left[:1]:
+            old, new = _json_in(left), _json_in(right)
+            if old is not None and new is not None:
+                before = len(self.found)
+                # No promise is made for what is inside: see `plain`.
+                self.plain, plain = False, self.plain
+                self.pair(old, new, trail)
+                self.plain = plain
+                if len(self.found) > before:
+                    return
+        self.differ(trail, "value", left, right)
 
     def dicts(self, left: dict[str, Any], right: dict[str, Any], trail: Trail) -> None:
         common = 0
@@ -137,7 +151,7 @@ class _Walk:
             # Most values are equal texts and numbers: settle those here, without a call.
             if kind is type(new) and kind in _PLAIN_TYPES:
                 if old != new and (old == old or new == new):
-                    self.differ((trail, key), "value", old, new)
+                    self.values(old, new, (trail, key))
             elif not (self.plain and _dumps(old) == _dumps(new)):
                 self.pair(old, new, (trail, key))
         if common != len(right):
@@ -216,6 +230,17 @@ def type_kind(left: Any, right: Any) -> str:
     """`type`, except that a number too exact for a double beside a double is another `value`."""
     pair = {type(left), type(right)}
     return "value" if pair == {float, Decimal} or pair == {int, Decimal} else "type"
+
+
+_OPENING = ("{", "[")
+
+
+def _json_in(text: str) -> Any:
+    """The tree of a text that is JSON, as gateways and queues like to nest it; `None` where it is not."""
+    try:
+        return parse_json(text.encode())[0]
+    except (NotLiftedError, UnicodeError):
+        return None
 
 
 class Alignment:

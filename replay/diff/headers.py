@@ -8,6 +8,7 @@ travelled (a length, or chunks), and the body is compared itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import parse_qsl, urlsplit
 
 from replay.findings import Difference
 from replay.model import Header
@@ -40,11 +41,13 @@ def header_differences(
     if left == right or _alike(left, right, ignored, value_ignored):
         return []
     old, new = multimap(left, ignored), multimap(right, ignored)
-    found = [_difference(name, values, new.get(name), value_ignored) for name, values in old.items()]
-    found += [
-        _difference(name, None, values, value_ignored) for name, values in new.items() if name not in old
-    ]
-    return [difference for difference in found if difference is not None]
+    found: list[Difference] = []
+    for name, values in old.items():
+        found += _differences(name, values, new.get(name), value_ignored)
+    for name, values in new.items():
+        if name not in old:
+            found += _differences(name, None, values, value_ignored)
+    return found
 
 
 _folded: dict[str, str] = {}
@@ -85,19 +88,50 @@ def multimap(headers: Sequence[Header], ignored: frozenset[str]) -> Multimap:
     return found
 
 
-def _difference(
+def _differences(
     name: str, old: list[str] | None, new: list[str] | None, value_ignored: frozenset[str]
-) -> Difference | None:
+) -> list[Difference]:
     path = f"headers.{name}"
     if old is None or new is None:
         kind = "extra" if old is None else "missing"
-        return Difference(path, kind, old and ", ".join(old), new and ", ".join(new))
+        return [Difference(path, kind, old and ", ".join(old), new and ", ".join(new))]
     if old == new or name in value_ignored:
-        return None
+        return []
+    if name in _ADDRESSES and len(old) == len(new) == 1:
+        return _address_differences(path, old[0], new[0])
     kind = "order" if sorted(old) == sorted(new) else "value"
     if kind == "order" and name == "set-cookie":
-        return None  # cookies of different names may come in any order (RFC 6265, 4.1.1)
-    return Difference(path, kind, ", ".join(old), ", ".join(new))
+        return []  # cookies of different names may come in any order (RFC 6265, 4.1.1)
+    return [Difference(path, kind, ", ".join(old), ", ".join(new))]
+
+
+_ADDRESSES = frozenset(("location", "content-location"))
+
+
+def _address_differences(path: str, old: str, new: str) -> list[Difference]:
+    """Where two addresses differ, at paths that name the part: `headers.location.host`, `.query.page`.
+
+    Each build names itself in absolute addresses: a rule that ignores `headers.location.host` leaves the rest.
+    """
+    left, right = _parts(old), _parts(new)
+    found = []
+    for part in [*left, *(part for part in right if part not in left)]:
+        if left.get(part) != right.get(part):
+            kind = "missing" if part not in right else "extra" if part not in left else "value"
+            found.append(Difference(f"{path}.{part}", kind, left.get(part), right.get(part)))
+    # Written otherwise, though it means the same.
+    return found or [Difference(path, "value", old, new)]
+
+
+def _parts(address: str) -> dict[str, str]:
+    try:
+        split = urlsplit(address)
+    except ValueError:
+        return {"path": address}
+    found = {"scheme": split.scheme, "host": split.netloc, "path": split.path, "fragment": split.fragment}
+    for name, value in parse_qsl(split.query, keep_blank_values=True):
+        found[f"query.{name}"] = f"{found[f'query.{name}']},{value}" if f"query.{name}" in found else value
+    return {part: value for part, value in found.items() if value or part.startswith("query.")}
 
 
 def _cookie(value: str) -> str:

@@ -10,6 +10,7 @@ it is noticed. A body that will not parse becomes text, and the reason is kept.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,10 @@ from replay.model import Header
 class Lifted:
     """A body as a tree.
 
-    `form` names what it is (json, ndjson, form, text, binary, empty). `canonical` is the tree written again
-    where orjson can do so without loss: equal ones mean equal trees, unequal ones mean nothing, as keys may
-    come in another order. `notes` say what could not be taken as it claimed to be. In trees a tuple holds the values
-    of a key that came more than once.
+    `form` names what it is (json, ndjson, form, html, xml, multipart, image, text, binary, empty). `canonical`
+    is the tree written again where orjson can do so without loss: equal ones mean equal trees, unequal ones mean
+    nothing, as keys may come in another order. `notes` say what could not be taken as it claimed to be. In trees
+    a tuple holds the values of a key that came more than once.
     """
 
     form: str
@@ -151,15 +152,61 @@ _TEXT_ENDINGS = (
     "csv",
 )
 
-# XML, HTML, multipart and images will stand before `_text`, as text would otherwise take some of them.
-LIFTERS: tuple[Lifter, ...] = (_empty, _json, _ndjson, _form, _text)
+
+def _markup(body: bytes, media: str, charset: str) -> Lifted | None:
+    html = media in ("text/html", "application/xhtml+xml")
+    if not html and media not in ("application/xml", "text/xml") and not media.endswith("+xml"):
+        return None
+    from replay.diff.markup import parse  # at first need: the parser's library takes a while to load
+
+    try:
+        return Lifted("html" if html else "xml", parse(body, html, charset))
+    except ValueError as error:
+        raise NotLiftedError(f"is not {'HTML' if html else 'XML'}: {str(error)[:80]}") from None
+
+
+def _multipart(body: bytes, media: str, charset: str) -> Lifted | None:
+    if not media.startswith("multipart/"):
+        return None
+    # The boundary is another one each time; it is what the first line says (RFC 2046, 5.1.1).
+    line, _, rest = body.partition(b"\r\n")
+    if not line.startswith(b"--") or len(line) > 72 or (b"\r\n" + line + b"--") not in body:
+        raise NotLiftedError("is not multipart: no boundary begins and ends it")
+    inside = rest.partition(b"\r\n" + line + b"--")[0]
+    return Lifted("multipart", [_part(part) for part in inside.split(b"\r\n" + line + b"\r\n")])
+
+
+def _part(part: bytes) -> dict[str, Any]:
+    head, _, body = (b"\r\n" + part).partition(b"\r\n\r\n")
+    headers = []
+    for line in head.decode("latin-1").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            headers.append((name.strip(), value.strip()))
+    names = sorted((name.lower(), value) for name, value in headers)
+    return {"headers": _object(names), "body": lift(body, headers).tree}
+
+
+def _image(body: bytes, media: str, charset: str) -> Lifted | None:
+    if not media.startswith("image/") or media.endswith("+xml"):
+        return None
+    import imagesize
+
+    width, height = imagesize.get(io.BytesIO(body))
+    return Lifted("image", {"type": media, "width": width, "height": height, "content": _digest(body)})
+
+
+# Those before `_text` are texts too, or may be.
+LIFTERS: tuple[Lifter, ...] = (_empty, _json, _ndjson, _form, _markup, _multipart, _image, _text)
 """The explicit order: the first that takes a body decides; what none takes is compared by hash and size."""
 
 
 def _binary(body: bytes, notes: Iterable[str]) -> Lifted:
-    return Lifted(
-        "binary", f"{len(body)} bytes, sha256 {hashlib.sha256(body).hexdigest()[:16]}", None, tuple(notes)
-    )
+    return Lifted("binary", _digest(body), None, tuple(notes))
+
+
+def _digest(body: bytes) -> str:
+    return f"{len(body)} bytes, sha256 {hashlib.sha256(body).hexdigest()[:16]}"
 
 
 def decode_text(body: bytes, charset: str) -> str:

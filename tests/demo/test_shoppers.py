@@ -67,7 +67,9 @@ def test_a_crowd_of_one_seed_wants_the_same_things(
     for _ in range(2):
         asked.clear()
         serve_and(OldBuild, shop_with(Crowd(shoppers=3, visits=1, think=0.001)))
-        crowds.append(sorted((r.headers["user-agent"], r.target) for r, _ in asked if r.target != "/health"))
+        # The numbers of orders are the shop's own, drawn anew each time.
+        wanted = ((r.headers["user-agent"], re.sub(r"/orders/.+", "/orders/*", r.target)) for r, _ in asked)
+        crowds.append(sorted(pair for pair in wanted if pair[1] != "/health"))
     assert crowds[0] == crowds[1]
 
 

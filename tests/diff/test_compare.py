@@ -87,6 +87,20 @@ def _deepdiffs(left: object, right: object) -> list[str]:
     return _as_set([(render(keys), kind, old, new) for keys, kind, old, new in deepdiff(left, right)])
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "found"),
+    [
+        ('{"x": 1, "y": [1, 2]}', '{"y": [1, 3], "x": 1}', [("$.p.y[1]", "value", 2, 3)]),
+        ("[1]", "{}", [("$.p", "value", "[1]", "{}")]),
+        ("{a", "{b", [("$.p", "value", "{a", "{b")]),
+        ('{"a": 1}', '{"a":1}', [("$.p", "value", '{"a": 1}', '{"a":1}')]),
+    ],
+)
+def test_texts_that_are_json_are_compared_as_json(left: str, right: str, found: list[tuple]) -> None:
+    differences = tree_differences({"p": left}, {"p": right}, plain=True)
+    assert [(one.path, one.kind, one.left, one.right) for one in differences] == found
+
+
 @PROPERTY
 @given(mutated())
 def test_the_walk_says_what_deepdiff_says_of_the_whole_documents(pair: tuple[object, object]) -> None:

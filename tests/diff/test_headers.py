@@ -24,6 +24,17 @@ CASES = [
                  [("headers.set-cookie", "value", "s=*", "s=")], id="cookie deleted"),
     pytest.param([("Set-Cookie", "a=1"), ("Set-Cookie", "b=1")], [("Set-Cookie", "b=1"), ("Set-Cookie", "a=1")], [],
                  id="cookies in another order"),
+    pytest.param([("Location", "http://old:1/a?x=1&y=2#f")], [("Location", "http://new:2/a?x=1&z=3#f")],
+                 [("headers.location.host", "value", "old:1", "new:2"),
+                  ("headers.location.query.y", "missing", "2", None),
+                  ("headers.location.query.z", "extra", None, "3")], id="address by parts"),
+    pytest.param([("Location", "/a/1")], [("Location", "/b/1")],
+                 [("headers.location.path", "value", "/a/1", "/b/1")], id="path of an address"),
+    pytest.param([("Location", "/a?x=%41")], [("Location", "/a?x=A")],
+                 [("headers.location", "value", "/a?x=%41", "/a?x=A")], id="an address written otherwise"),
+    pytest.param([("Location", "http://[")], [("Location", "/a")],
+                 [("headers.location.path", "value", "http://[", "/a")],
+                 id="no address"),
 ]  # fmt: skip
 
 

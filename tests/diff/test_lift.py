@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 import zlib
@@ -26,19 +27,38 @@ def of(kind: str, encoding: str = "") -> tuple[tuple[str, str], ...]:
     return (("Content-Type", kind), *((("Content-Encoding", encoding),) if encoding else ()))
 
 
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x07\0\0\0\x03\x08\x02\0\0\0\0\0\0\0"
+
 FORMS = [
     pytest.param(b'{"a": 1}', of("application/json"), "json", {"a": 1}, id="json"),
     pytest.param(b"[1]", of("application/problem+json; charset=utf-8"), "json", [1], id="+json"),
     pytest.param(b'{"a":1}', (), "json", {"a": 1}, id="json that does not say so"),
     pytest.param(b"{a}", of("text/plain"), "text", ["{a}"], id="text that begins like json"),
     pytest.param("é".encode("latin-1"), of("text/plain; charset=iso-8859-1"), "text", ["é"], id="charset"),
-    pytest.param(b"a\nb\r\nc", of("text/html"), "text", ["a", "b", "c"], id="text by lines"),
+    pytest.param(b"a\nb\r\nc", of("text/css"), "text", ["a", "b", "c"], id="text by lines"),
+    pytest.param(
+        b"<!doctype html><title>T &amp; u</title><p class=a>one <b>two</b>\n three<!-- x --><p>four",
+        of("text/html"), "html",
+        {"html": {"head": [{"title": [{"#text": "T & u"}]}], "#order": "head body", "body": [
+                  {"p": [{"@class": "a", "#text": "one three", "b": [{"#text": "two"}]}, {"#text": "four"}]}]}},
+        id="html"),
+    pytest.param(b'<?xml version="1.0"?><a xmlns="urn:x" n="1"><b/>t<c>2</c><b/></a>', of("application/xml"), "xml",
+                 {"a": {"@n": "1", "#text": "t", "b": [{}, {}], "c": [{"#text": "2"}], "#order": "b c b"}}, id="xml"),
+    pytest.param(b'<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd">]><a>x&e;</a>', of("text/xml"), "xml",
+                 {"a": {"#text": "x &e;"}}, id="an entity stays an entity"),
+    pytest.param(
+        b'--b7\r\nContent-Type: application/json\r\n\r\n{"a":1}\r\n--b7\r\n\r\nplain\r\n--b7--\r\n',
+        of("multipart/mixed; boundary=b7"), "multipart",
+        [{"headers": {"content-type": "application/json"}, "body": {"a": 1}}, {"headers": {}, "body": ["plain"]}],
+        id="multipart"),
+    pytest.param(PNG, of("image/png"), "image", {"type": "image/png", "width": 7, "height": 3,
+                 "content": "33 bytes, sha256 " + hashlib.sha256(PNG).hexdigest()[:16]}, id="image"),
     pytest.param(b"\xff", of("text/plain"), "text", ["\\xff"], id="text that is not its charset"),
     pytest.param(b"x", of("text/plain; charset=klingon"), "text", ["x"], id="unknown charset"),
     pytest.param(b'{"a":1}\n{"a":2}\n', of("application/x-ndjson"), "ndjson", [{"a": 1}, {"a": 2}], id="ndjson"),
     pytest.param(b"a=1&b=&a=2", of("application/x-www-form-urlencoded"), "form", {"a": ("1", "2"), "b": ""}, id="form"),
     pytest.param(b"", of("application/json"), "empty", "", id="empty"),
-    pytest.param(b"\x89PNG\0", of("image/png"), "binary", "5 bytes, sha256 b9be1e5b1fa3c1b1", id="binary"),
+    pytest.param(b"\x89PNG\0", of("application/x-thing"), "binary", "5 bytes, sha256 b9be1e5b1fa3c1b1", id="binary"),
 ]  # fmt: skip
 
 

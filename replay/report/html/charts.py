@@ -84,11 +84,15 @@ def rate(role: str, fidelity: Fidelity) -> Markup | None:
 
 
 def _pygal() -> Any:
-    """pygal, without the finder for map plug-ins that it leaves in `sys.meta_path`.
+    """pygal, without the finder for map plug-ins that it leaves in `sys.meta_path`, and with the standard library's
+    trees, which the filter below knows, where lxml is installed too.
 
     That finder speaks the protocol that Python gave up in 3.12: each import that fails would warn of it.
     """
     import pygal  # here, so that only who renders a page pays for it
+    from pygal.etree import etree
+
+    etree.to_etree()
 
     sys.meta_path[:] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
     return pygal
