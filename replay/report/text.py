@@ -112,12 +112,12 @@ def _findings(findings: Sequence[Finding], judgement: str, width: int) -> Iterab
 def _table(findings: Sequence[Finding], width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True, show_edge=False)
     table.add_column("id", no_wrap=True)
-    table.add_column("endpoint", ratio=5, overflow="fold")
-    table.add_column("where", ratio=4, overflow="fold")
+    table.add_column("endpoint", ratio=4, overflow="fold")
+    table.add_column("where", ratio=5, overflow="fold")
     table.add_column("kind", no_wrap=True)
     table.add_column("share", no_wrap=True, justify="right")
     table.add_column("noise", no_wrap=True, justify="right")
-    table.add_column("example: old → new", ratio=6, overflow="fold")
+    table.add_column("example: old → new", ratio=5, overflow="fold")
     for finding in findings:
         table.add_row(
             Text(finding.id, style="dim"),
@@ -177,13 +177,13 @@ def _latency(rows: Sequence[LatencyRow], width: int) -> Iterable[RenderableType]
 
 def _latency_table(rows: Sequence[LatencyRow], width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=width >= NARROW)
-    table.add_column("endpoint", overflow="fold", ratio=1 if width >= NARROW else None)
+    table.add_column("endpoint", overflow="fold", ratio=4 if width >= NARROW else None)
     table.add_column("at", no_wrap=True)
     table.add_column("old → new", justify="right", overflow="fold")
     table.add_column("ratio", justify="right", overflow="fold")
     if width >= NARROW:
         table.add_column("old/old", justify="right", no_wrap=True)
-        table.add_column("judgement", overflow="fold")
+        table.add_column("judgement", overflow="fold", ratio=5)
     for row in rows:
         cells = [
             Text(words.clean(row.endpoint)),

@@ -55,7 +55,9 @@ def milliseconds(value: float) -> str:
 
 
 def ratio(row: LatencyRow) -> str:
-    """`9.93x (8.89 to 11.2)`."""
+    """`9.93x (8.89 to 11.2)`, or `9.93x (too few)` where no interval can be told."""
+    if row.high == float("inf") and not row.low:
+        return f"{row.ratio:.3g}x (too few)"
     high = f"{row.high:.3g}" if row.high != float("inf") else "?"
     return f"{row.ratio:.3g}x ({row.low:.3g} to {high})"
 

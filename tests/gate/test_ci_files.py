@@ -20,6 +20,7 @@ from replay.verbs.gate_settings import gate_settings
 
 TOP = Path(__file__).parents[2]
 ACTION = TOP / ".github" / "actions" / "replay-gate" / "action.yml"
+OURS = TOP / ".github" / "workflows" / "ci.yml"
 WORKFLOW = TOP / ".github" / "workflows" / "replay-gate.yml"
 GITLAB = TOP / "docs" / "ci" / "gitlab-ci.yml"
 DOCKERFILE = TOP / "docs" / "ci" / "Dockerfile"
@@ -33,7 +34,8 @@ def read(path: Path) -> Any:
 def scripts() -> list[str]:
     """Every piece of shell in the files."""
     action, workflow, gitlab = read(ACTION), read(WORKFLOW), read(GITLAB)
-    steps = [*action["runs"]["steps"], *workflow["jobs"]["gate"]["steps"]]
+    ours = read(OURS)["jobs"]["test"]["steps"]
+    steps = [*action["runs"]["steps"], *workflow["jobs"]["gate"]["steps"], *ours]
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     return [*(step["run"] for step in steps if "run" in step), *gitlab["replay-gate"]["script"], *blocks]
 
