@@ -112,12 +112,12 @@ def _findings(findings: Sequence[Finding], judgement: str, width: int) -> Iterab
 def _table(findings: Sequence[Finding], width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True, show_edge=False)
     table.add_column("id", no_wrap=True)
-    table.add_column("endpoint", ratio=4, overflow="fold")
+    table.add_column("endpoint", ratio=5, overflow="fold")
     table.add_column("where", ratio=5, overflow="fold")
     table.add_column("kind", no_wrap=True)
     table.add_column("share", no_wrap=True, justify="right")
     table.add_column("noise", no_wrap=True, justify="right")
-    table.add_column("example: old → new", ratio=5, overflow="fold")
+    table.add_column("old → new", ratio=5, overflow="fold")
     for finding in findings:
         table.add_row(
             Text(finding.id, style="dim"),

@@ -7,6 +7,7 @@ something taken is not quite as it was on the wire. The caller counts all three:
 from __future__ import annotations
 
 import gzip
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,27 @@ def digest_of(path: Path) -> bytes:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.digest()
+
+
+class Lanes:
+    """Connections where a file names none: one for each exchange that overlaps others of the same user."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+        self._free_at: dict[str, list[int]] = defaultdict(list)
+
+    def connection(self, user: str, started: int, duration: int) -> str:
+        """For an exchange from `started`, `duration` long (ns); they have to come in order of time."""
+        lanes = self._free_at[user]
+        ended = started + duration
+        for lane, free_at in enumerate(lanes):
+            if free_at <= started:
+                lanes[lane] = ended
+                break
+        else:
+            lane = len(lanes)
+            lanes.append(ended)
+        return name_of(self._digest, "lane", user, lane)
 
 
 def salt_of(digest: bytes, index: int) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from replay.capture.importers import Item, Note, NotTaken, digest_of, name_of, open_plain, salt_of
+from replay.capture.importers import Item, Lanes, Note, NotTaken, digest_of, name_of, open_plain, salt_of
 from replay.errors import InputError
 from replay.model import Exchange, Header, exchange_id
 
@@ -42,7 +41,7 @@ _BOUNDARY = re.compile(r'boundary="?([^";]+)"?', re.IGNORECASE)
 def read(path: Path) -> Iterator[Item]:
     """The exchanges of a HAR in order of time; `InputError` where the file is not one."""
     digest = digest_of(path)
-    lanes = _Lanes(digest)
+    lanes = Lanes(digest)
     dated: list[tuple[_Times, int, Mapping[str, Any]]] = []
     for index, entry in enumerate(_entries(path)):
         reason = _why_not(entry)
@@ -94,7 +93,7 @@ def _why_not(entry: Mapping[str, Any]) -> str | None:
 
 
 def _items(
-    entry: Mapping[str, Any], times: _Times, index: int, digest: bytes, lanes: _Lanes
+    entry: Mapping[str, Any], times: _Times, index: int, digest: bytes, lanes: Lanes
 ) -> Iterator[Item]:
     request, response = entry["request"], entry.get("response") or {}
     notes: list[str] = []
@@ -116,7 +115,7 @@ def _items(
     yield Exchange(
         exchange_id=exchange_id(times.started, salt_of(digest, index)),
         session_id=name_of(digest, "session"),
-        connection_id=lanes.connection(entry, match["authority"], times),
+        connection_id=_connection(entry, match["authority"], times, digest, lanes),
         started_at=times.started,
         request_ns=times.request,
         ttfb_ns=times.first_byte if status else None,
@@ -188,27 +187,11 @@ def _phase(timings: Mapping[str, Any], name: str) -> int | None:
     return None
 
 
-class _Lanes:
-    """Connections: as the file names them, else one for each exchange that overlaps others of its host."""
-
-    def __init__(self, digest: bytes) -> None:
-        self._digest = digest
-        self._free_at: dict[str, list[int]] = defaultdict(list)
-
-    def connection(self, entry: Mapping[str, Any], authority: str, times: _Times) -> str:
-        named = entry.get("connection")
-        if named:
-            return name_of(self._digest, "connection", authority, named)
-        lanes = self._free_at[authority]
-        ended = times.started + (times.duration or 0)
-        for lane, free_at in enumerate(lanes):
-            if free_at <= times.started:
-                lanes[lane] = ended
-                break
-        else:
-            lane = len(lanes)
-            lanes.append(ended)
-        return name_of(self._digest, "lane", authority, lane)
+def _connection(entry: Mapping[str, Any], authority: str, times: _Times, digest: bytes, lanes: Lanes) -> str:
+    """As the file names it, else one that no other exchange was using."""
+    if named := entry.get("connection"):
+        return name_of(digest, "connection", authority, named)
+    return lanes.connection(authority, times.started, times.duration or 0)
 
 
 # --- headers and bodies
