@@ -176,15 +176,21 @@ def capture(
 
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="HAR files or mitmproxy flow dumps")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="HAR, mitmproxy flow dumps, GoReplay's .gor, access logs"),
+    ],
     out: OutOption,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="who was asked, for access logs that do not say it")
+    ] = None,
     key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="key of the pseudonyms")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Make a capture of files recorded elsewhere."""
     from replay.verbs.importing import import_files
 
-    summary = import_files(files, out, config=config, key_file=key_file)
+    summary = import_files(files, out, config=config, key_file=key_file, host=host)
     for reason, count in {**summary.not_taken, **summary.notes}.items():
         _say(f"{count} × {reason}")
     _print(_books_line(out, summary.books))

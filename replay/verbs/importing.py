@@ -57,9 +57,16 @@ class ImportSummary:
 
 
 def import_files(
-    files: Sequence[Path], out: Path, *, config: Path | None = None, key_file: Path | None = None
+    files: Sequence[Path],
+    out: Path,
+    *,
+    config: Path | None = None,
+    key_file: Path | None = None,
+    host: str | None = None,
 ) -> ImportSummary:
-    """Import HAR files and mitmproxy flow dumps into a new capture at `out`.
+    """Import HAR files, mitmproxy flow dumps, GoReplay files and access logs into a new capture at `out`.
+
+    `host` is who was asked, for access logs that do not say it.
 
     Every file is read through before anything is written: with one bad file there is an `InputError` that
     names it, and no capture.
@@ -72,7 +79,7 @@ def import_files(
     key = load_key(key_file)
     unique = _without_repeats(files)
     for path in unique:
-        for item in _items(path):
+        for item in _items(path, host):
             if isinstance(item, Exchange):
                 redactor.begin()
                 templater.observe(item.method, redactor.target(item.target))
@@ -90,7 +97,9 @@ def import_files(
         },
     )
     try:
-        summaries = tuple(_write(path, writer, templater, redactor, key) for path in unique)
+        summaries = tuple(
+            _write(_items(path, host), path, writer, templater, redactor, key) for path in unique
+        )
         summary = _sum(out, summaries, redactor)
         writer.close(summary.books, redacted=summary.redacted)
     except BaseException:
@@ -111,20 +120,25 @@ def _without_repeats(files: Sequence[Path]) -> list[Path]:
     return list(by_digest.values())
 
 
-def _items(path: Path) -> Iterator[Item]:
+def _items(path: Path, host: str | None) -> Iterator[Item]:
     try:
-        yield from reader_for(path)(path)
+        yield from reader_for(path, host)(path)
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 
 def _write(
-    path: Path, writer: DatasetWriter, templater: Templater, redactor: Redactor, key: bytes
+    items: Iterator[Item],
+    path: Path,
+    writer: DatasetWriter,
+    templater: Templater,
+    redactor: Redactor,
+    key: bytes,
 ) -> FileSummary:
     taken = 0
     not_taken: Counter[str] = Counter()
     notes: Counter[str] = Counter()
-    for item in _items(path):
+    for item in items:
         if isinstance(item, Exchange):
             taken += 1
             writer.add(_finished(item, templater, redactor, key))

@@ -259,8 +259,8 @@ def test_targets_are_what_was_on_the_wire(tmp_path: Path) -> None:
 
 
 BAD = [
-    (b"", "neither"),
-    (b"\x00\x01", "neither"),
+    (b"", "none of these"),
+    (b"\x00\x01", "none of these"),
     (b"{", "not JSON"),
     (b'{"a":1}', "log.entries"),
     (b'{"log":{"entries":[1]}}', "entry 0"),

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -37,8 +38,11 @@ Item = Exchange | NotTaken | Note
 Reader = Callable[[Path], Iterator[Item]]
 
 
-def reader_for(path: Path) -> Reader:
-    """The importer for a file, by its content; `InputError` where it is none that can be read."""
+def reader_for(path: Path, host: str | None = None) -> Reader:
+    """The importer for a file, by its content; `InputError` where it is none that can be read.
+
+    `host` is who was asked, for files that do not say it.
+    """
     start = peek(path, 4096)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"{") or start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -50,7 +54,13 @@ def reader_for(path: Path) -> Reader:
         from replay.capture.importers import flowdump
 
         return flowdump.read
-    raise InputError(f"{path} is neither HAR nor a mitmproxy flow dump: nothing else can be imported")
+    from replay.capture.importers import accesslog, gor
+
+    if gor.START.match(start):
+        return gor.read
+    if any(accesslog.LINE.match(line) for line in start.splitlines()[:20]):
+        return partial(accesslog.read, host=host)
+    raise InputError(f"{path} is none of these: HAR, mitmproxy flow dump, GoReplay file, access log")
 
 
 @contextmanager
