@@ -16,6 +16,7 @@ from replay.store.journal import Journal
 from replay.store.schema import RESULTS
 
 LATE_NS = 10_000_000
+_SEGMENT_BYTES = 24 << 20
 
 _ROW = b"\xdc" + len(RESULTS).to_bytes(2, "big")
 # The columns after the five that the planner packed; an array of 16 or more opens with three bytes.
@@ -44,7 +45,9 @@ class Recorder:
         self.late = 0
         """Arrivals taken up more than 10 ms after they were due: the generator's own lateness."""
         self.lag_max_ns = 0
-        self._journal = Journal(directory, writer)
+        # Forcing a segment to the disk would hold up the sender for tens of milliseconds, and a run can be
+        # made again. Small segments: the compactor holds a whole one.
+        self._journal = Journal(directory, writer, segment_bytes=_SEGMENT_BYTES, settle=False)
         self._start = start
         self._fire = fire
         self._pack = msgpack.Packer().pack

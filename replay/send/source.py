@@ -18,13 +18,18 @@ import gevent.monkey
 import gevent.threadpool
 
 from replay.errors import InputError, ReplayError
+from replay.send.lean import environment
 from replay.send.plan_stream import END, ERROR, LENGTH, Planned, unpack_block
 from replay.send.planner import Order
 
 AHEAD_BYTES = 64 << 20
-_READY_BYTES = 16 << 20
+_READY_BYTES = 48 << 20
+_LOW_BYTES = 16 << 20
 _POLL_S = 0.002
 _FULL_S = 0.02
+# Between two blocks while the sender runs and has enough: a planner that is let run without a pause takes
+# half of a core that it shares with the sender, in slices of milliseconds.
+_GENTLE_S = 0.003
 
 _native_close = gevent.monkey.get_original("os", "close")
 _native_sleep = gevent.monkey.get_original("time", "sleep")
@@ -41,10 +46,14 @@ class Source:
         self._read = 0
         self._ended = False
         self._stopped = False
+        self._ready = False
         # A pipe of our own: gevent's would be nonblocking, and the thread's reads are meant to block.
         self._descriptor, writing = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "replay.send.planner"], stdin=subprocess.PIPE, stdout=writing
+            [sys.executable, "-m", "replay.send.planner"],
+            stdin=subprocess.PIPE,
+            stdout=writing,
+            env=environment(),
         )
         os.close(writing)
         assert self._process.stdin is not None
@@ -58,6 +67,7 @@ class Source:
         """Wait until enough is read ahead to start: all of it, or a good stretch."""
         while not self._ended and self._read < _READY_BYTES:
             gevent.sleep(_POLL_S)
+        self._ready = True
         if self._blocks:
             self._check(unpack_block(self._blocks[0])[-1])
 
@@ -100,6 +110,8 @@ class Source:
                     return
                 self._blocks.append(block)
                 self._read += len(block)
+                if self._ready and self._read - self._taken > _LOW_BYTES:
+                    _native_sleep(_GENTLE_S)
                 while self._read - self._taken > AHEAD_BYTES and not self._stopped:
                     _native_sleep(_FULL_S)
         finally:

@@ -21,6 +21,7 @@ from gevent.subprocess import Popen
 from replay.config import Config, RunSettings, Target, load
 from replay.plan.breaker import STOP_FILE, STOPPED, AbortRules, Governor, Trip
 from replay.send.finishing import Finisher
+from replay.send.lean import environment
 from replay.send.logins import Login
 from replay.send.planner import Order
 from replay.send.pump import Pump
@@ -92,7 +93,9 @@ class Worker:
         endpoint = resolve(job.target, job.settings)._replace(finish=finisher or None)
         login = Login(config, endpoint, job.target.authority) if "login" in config.auth else None
         compactor = Popen(
-            [sys.executable, "-m", "replay.store.compactor", str(job.out), "run"], stdin=subprocess.PIPE
+            [sys.executable, "-m", "replay.store.compactor", str(job.out), "run"],
+            stdin=subprocess.PIPE,
+            env=environment(),
         )
         try:
             self._source = Source(

@@ -40,16 +40,24 @@ class Journal:
     """Appends rows to segments in `directory`. One writer, one thread. Times and rows are the caller's.
 
     `writer` names the files and must be unique among the processes that share the directory. With `sync`
-    each block is forced to the disk. Call `flush` at least once a second: that bounds what a crash can lose.
+    each block is forced to the disk, with `settle` each segment once it is full. Call `flush` at least once a
+    second: that bounds what a crash can lose.
     """
 
     def __init__(
-        self, directory: Path, writer: str, *, segment_bytes: int = SEGMENT_BYTES, sync: bool = False
+        self,
+        directory: Path,
+        writer: str,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        sync: bool = False,
+        settle: bool = True,
     ) -> None:
         self._directory = directory
         self._writer = writer
         self._segment_bytes = segment_bytes
         self._sync = sync
+        self._settle = settle
         self._number = 0
         self._rows: list[bytes] = []
         self._gathered = 0
@@ -114,7 +122,8 @@ class Journal:
     def _finish(self) -> None:
         if self._descriptor is None:
             return
-        os.fsync(self._descriptor)
+        if self._settle:
+            os.fsync(self._descriptor)
         self._path("open").rename(self._path("done"))
         os.close(self._descriptor)
         self._descriptor = None
