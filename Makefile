@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: install demo test test-fast check bench bench-accuracy clean
+.PHONY: install demo test test-fast check bench bench-accuracy fuzz audit clean
 
 install: $(READY)
 
@@ -38,5 +38,17 @@ bench: $(READY)
 bench-accuracy: $(READY)
 	$(BIN)/python -m tests.accuracy
 
+# Each target for so long; atheris steers by coverage. What it finds is left in fuzz-out.
+SECONDS ?= 300
+FUZZ ?= imported compared decoded redacted correlated answered configured accepted pattern journal dataset
+fuzz: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,fuzz]'
+	for target in $(FUZZ); do $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; done
+
+# Known weaknesses of the installed packages, but for those that AUDIT explains.
+audit: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,audit]'
+	$(BIN)/python -m tests.safety.audit
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-out fuzz-out

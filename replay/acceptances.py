@@ -36,7 +36,7 @@ def load(path: Path) -> tuple[Acceptance, ...]:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     entries = data.pop("accepted", [])
     if data or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -174,7 +174,10 @@ class Target:
 
 def parse_target(url: str, option: str = "--target") -> Target:
     """`http://staging:8080` → its parts; `UsageError` for anything that is no such URL."""
-    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+    except ValueError as error:
+        raise UsageError(f"{option} {url!r} is not a URL: {error}") from None
     try:
         port = parts.port
     except ValueError:
@@ -249,7 +252,7 @@ def load(path: Path | None) -> Config:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: write one, or leave --config out") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     return _config(path, data)
 

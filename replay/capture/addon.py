@@ -433,7 +433,7 @@ def _is_large_or_open_ended(flow: HTTPFlow, fields: RawHeaders, room: int) -> bo
     open_ended = False
     for name, value in fields:
         if len(name) == 14 and name.lower() == b"content-length":
-            return value.isdigit() and int(value) > room
+            return value.isdigit() and (len(value) > 18 or int(value) > room)
         if len(name) == 17 and name.lower() == b"transfer-encoding":
             open_ended = True
     return open_ended or flow.request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0")

@@ -325,7 +325,8 @@ _XML_ELEMENT = re.compile(rb"(<(?:[\w-]+:)?([\w-]{1,64})(?:\s[^<>]*)?>)([^<>]+)(
 _NEAREST = re.compile(rb'(?:"([\w.-]{1,64})"\s*:\s*\[?\s*"?|(?:[?&]|\A)([\w.-]{1,64})=)[^":&]*\Z')
 _NEVER = frozenset({"host", "date", "last-modified", "expires", "content-length", "content-type", "etag"})
 _MULTIPART_FIELD = re.compile(
-    rb'(Content-Disposition:[^\r\n]*?[; ]name="?([^"\r\n;]*)"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)'
+    rb'((?:(?<=\n)|\A)Content-Disposition:(?>[^\r\n]*?[; ]name="?)([^"\r\n;]*+)"?+'
+    rb"[^\r\n]*+\r\n(?:[^\r\n]++\r\n){0,20}+\r\n)"
     rb"(.*?)(?=\r\n--|\Z)",
     re.IGNORECASE | re.DOTALL,
 )

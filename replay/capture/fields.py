@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"?|-?\d[\d.eE+-]*|true|false|null|[][{},:]', re.DOTALL)
+_DEEPEST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,12 @@ def leaves(text: bytes) -> Iterator[Leaf]:
         token = found[0][:1]
         if token in b"{[":
             stack.append(0 if token == b"[" else None)
-            path.append(_step(stack[-2] if len(stack) > 1 else None, name, len(stack) > 1))
+            # Far below any path that anybody names, the way down is no longer told: it would be told at each leaf.
+            path.append(
+                ""
+                if len(path) > _DEEPEST
+                else _step(stack[-2] if len(stack) > 1 else None, name, len(stack) > 1)
+            )
             expect_name = token == b"{"
         elif token in b"}]":
             if not stack:

@@ -39,6 +39,9 @@ def error_kind(message: str) -> str:
     return "protocol"
 
 
+_SIZE = re.compile(r"[0-9]{1,18}")
+
+
 def host_of(request: Request, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The host the client asked for, with the port if it named one."""
     for name, value in fields:
@@ -71,11 +74,11 @@ def to_exchange(flow: HTTPFlow, *, exchange_id: str, session_id: str, connection
         ttfb_ns=_since(started, response.timestamp_start) if response else None,
         duration_ns=_since(started, ended),
         method=request.data.method.decode("latin-1"),
-        scheme=request.scheme or ("https" if flow.client_conn.tls else "http"),
+        scheme=request.data.scheme.decode("latin-1") or ("https" if flow.client_conn.tls else "http"),
         host=host_of(request, request.headers.fields).decode("latin-1"),
         target=request.data.path.decode("latin-1"),
         endpoint="",
-        http_version=request.http_version,
+        http_version=request.data.http_version.decode("latin-1"),
         request_headers=to_headers(request.headers.fields),
         response_headers=to_headers(response.headers.fields) if response else (),
         request_body=request_body,
@@ -102,4 +105,4 @@ def _since(started: float, instant: float | None) -> int | None:
 
 def _length(headers: object) -> int:
     value = headers.get("content-length", "")  # type: ignore[attr-defined]
-    return int(value) if value.isdigit() else 0
+    return int(value) if _SIZE.fullmatch(value) else 0

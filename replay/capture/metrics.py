@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def _family(
 def serve(address: str, collector: BooksCollector) -> int:
     """Serve at `HOST:PORT` or `:PORT` from a thread; returns the port. `UsageError` where it cannot."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise UsageError(f"--metrics {address}: write HOST:PORT, or :PORT for all addresses")
     registry = CollectorRegistry()
     registry.register(collector)

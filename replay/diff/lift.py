@@ -213,7 +213,7 @@ def decode_text(body: bytes, charset: str) -> str:
     """Text by its charset, UTF-8 if none or unknown; bytes that are not stay visible as escapes."""
     try:
         return body.decode(charset or "utf-8-sig", "backslashreplace")
-    except (LookupError, UnicodeError):
+    except (LookupError, ValueError):  # a charset that nobody knows, or no name at all
         return body.decode("utf-8", "backslashreplace")
 
 

@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from replay.diff.paths import compile_pattern
 from replay.errors import ConfigError
@@ -68,8 +69,10 @@ def _mask(given: Any) -> Excuse:
     if not isinstance(given, str):
         raise ValueError('needs a regular expression, e.g. mask = "v[0-9]+"')
     try:
-        pattern = re.compile(given)
-    except re.error as error:
+        with catch_warnings():
+            simplefilter("ignore")  # of what a later Python may read differently
+            pattern = re.compile(given)
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return lambda difference: (
         isinstance(difference.left, str)
@@ -253,7 +256,7 @@ def instant(value: Any) -> float | None:
     """Seconds since 1970 of what is written as an instant: ISO 8601, an HTTP date, or epoch s, ms, µs or ns."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, _NUMBERS) or (isinstance(value, str) and value.isdigit()):
+    if isinstance(value, _NUMBERS) or (isinstance(value, str) and value.isdecimal()):
         number = float(value)
         return next((number / unit for least, unit in _EPOCHS if number >= least), None)
     if not isinstance(value, str) or not 8 <= len(value) <= 40:

@@ -47,8 +47,8 @@ _UNTOLD = frozenset(
 _URLS = frozenset({"location", "content-location"})
 _URL = re.compile(r"(?:https?://[^/\s?#]+)?/[^\s#]*(?:#.*)?")
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
-_ELEMENT = re.compile(r"<(input|meta|a|form)\b([^>]{0,2000})>", re.IGNORECASE)
-_ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
+_ELEMENT = re.compile(r"<(input|meta|a|form)\b([^<>]{0,2000})>", re.IGNORECASE)
+_ATTRIBUTE = re.compile(r"""(?<![\w-])([\w-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
 
 
 class Answer:

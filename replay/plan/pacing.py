@@ -19,7 +19,7 @@ Stage = tuple[float, float]
 """An instant of the run in seconds, and the rate in requests per second wanted then."""
 
 SECOND = 1_000_000_000
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def recorded(speed: float = 1.0) -> Pace:
@@ -104,7 +104,7 @@ def parse_ramp(text: str) -> list[Stage]:
 
 
 def parse_duration(text: str, option: str) -> float:
-    """`90`, `90s`, `5m`, `1h30m`, `200ms` → seconds."""
+    """`90`, `90s`, `5m`, `1h30m`, `30d`, `200ms` → seconds."""
     total, number, rest = 0.0, "", text.strip()
     if not rest:
         raise UsageError(f"{option}: a duration is missing; write 90s, 5m or 1h30m")

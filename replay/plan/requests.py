@@ -57,10 +57,8 @@ _JWT = re.compile(r"(eyJ[\w-]+)\.([\w-]+)\.([\w-]*)")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|[{}\[\],:]|[ \t\r\n]+')
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
-_FIELD = re.compile(
-    r'Content-Disposition:[^\r\n]*?[; ]name="?([^"\r\n;]*)"?([^\r\n]*)\r\n(?:[^\r\n]+\r\n)*\r\n(.*?)(?=\r\n--|\Z)',
-    re.IGNORECASE | re.DOTALL,
-)
+_DISPOSITION = re.compile(r"^content-disposition:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_NAME = re.compile(r'[; ]name="?([^"\r\n;]*)', re.IGNORECASE)
 
 
 class Live(Protocol):
@@ -370,15 +368,21 @@ def _body(text: str, headers: Sequence[Header], want: Want) -> list[Piece]:
 
 
 def _multipart(text: str, want: Want) -> list[Piece]:
-    pieces: list[Piece] = []
-    end = 0
-    for field in _FIELD.finditer(text):
-        if "filename" not in field[2].lower():
-            start = field.start(3)
-            place = Place("form", (_utf8(field[1]),))
-            pieces += [text[end:start], *_text(place, field[3], _utf8(field[3]), "plain", want)]
-            end = field.end(3)
-    return [*pieces, text[end:]]
+    boundary, line_end, _ = text.partition("\r\n")
+    if not boundary.startswith("--") or not line_end:
+        return [text]
+    delimiter = f"\r\n{boundary}"
+    first, *others = text.split(delimiter)
+    return [piece for part in (first, *map(delimiter.__add__, others)) for piece in _part(part, want)]
+
+
+def _part(part: str, want: Want) -> list[Piece]:
+    head, blank, value = part.partition("\r\n\r\n")
+    disposition = _DISPOSITION.search(head)
+    name = _NAME.search(disposition[1]) if disposition else None
+    if not blank or disposition is None or name is None or "filename" in disposition[1].lower():
+        return [part]
+    return [head + blank, *_text(Place("form", (_utf8(name[1]),)), value, _utf8(value), "plain", want)]
 
 
 Locate = Callable[[str, Key], Place]

@@ -36,7 +36,12 @@ def checked(table: Mapping[str, Any]) -> Signing:
     for key in table:
         if key not in Signing._fields:
             raise ConfigError(f"[rewrite.sign] has no key {key!r}; known are {', '.join(Signing._fields)}")
-    made = Signing(**{"kind": "", **table, "over": tuple(table.get("over", OVER))})
+        if key != "over" and not isinstance(table[key], str):
+            raise ConfigError(f"[rewrite.sign] {key} must be a text")
+    over = table.get("over", OVER)
+    if not isinstance(over, list | tuple) or not over or not all(part in OVER for part in over):
+        raise ConfigError(f"[rewrite.sign] over is a list of some of {', '.join(OVER)}")
+    made = Signing(**{"kind": "", **table, "over": tuple(over)})
     if made.kind not in ("hmac", "aws"):
         raise ConfigError(f'[rewrite.sign] kind = {made.kind!r}: choose "hmac" or "aws"')
     if made.kind == "aws" and not (made.service and made.region):
@@ -51,8 +56,6 @@ def checked(table: Mapping[str, Any]) -> Signing:
         raise ConfigError(
             f'[rewrite.sign]: hash is one of {", ".join(_HASHES)}; encoding is "hex" or "base64"'
         )
-    if not made.over or not set(made.over) <= set(OVER):
-        raise ConfigError(f"[rewrite.sign] over is a list of some of {', '.join(OVER)}")
     return made
 
 

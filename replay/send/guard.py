@@ -87,9 +87,8 @@ def places_of(capture: Path) -> frozenset[Place]:
     }
     modes = dataset.meta["source"].get("mode", ())
     for mode in modes if isinstance(modes, list) else ():
-        _, _, upstream = str(mode).partition("reverse:")
-        parts = urlsplit(upstream)
-        place = _place(parts.netloc, _DEFAULT_PORTS.get(parts.scheme, 80))
+        scheme, _, authority = str(mode).partition("reverse:")[2].partition("://")
+        place = _place(authority.partition("/")[0], _DEFAULT_PORTS.get(scheme, 80))
         # A service on the proxy's own machine is what one records, and replays to, at a desk.
         if place and not _is_local(place.host):
             places.add(place)
@@ -154,8 +153,8 @@ def _is_listed(target: Target, addresses: list[Address], listed: str) -> bool:
 def _is_named(target: Target, names: Iterable[str]) -> bool:
     """Whether one of the names, `host` or `host:port` or a URL, is the target exactly."""
     for name in names:
-        parts = urlsplit(name if "//" in name else f"//{name}")
         try:
+            parts = urlsplit(name if "//" in name else f"//{name}")
             host, port = parts.hostname, parts.port
         except ValueError:
             continue

@@ -107,6 +107,9 @@ def _checked(meta: Any, path: Path) -> Metadata:
             f"{path} was written by a newer version (schema {version}, this one reads {SCHEMA_VERSION}):"
             " upgrade staging-replay"
         )
+    for name in ("source", "settings", "books"):
+        if not isinstance(meta.get(name), dict):
+            raise InputError(f"{path} is damaged: its {name} are not there; restore it or record again")
     return dict(meta)
 
 

@@ -89,7 +89,7 @@ class Dataset:
         try:
             for table in _sweep(self.kind, self._row_groups(keys[0], where), keys, read, where):
                 yield from table.select(wanted).to_batches(max_chunksize=BATCH_ROWS)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
 
     def counts(self, columns: Sequence[str]) -> dict[tuple[Any, ...], int]:
@@ -142,6 +142,13 @@ def to_rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 
 
 def _values(column: pa.Array) -> list[Any]:
+    try:
+        return _python(column)
+    except UnicodeDecodeError:
+        raise InputError("a part file is damaged: it holds text that is none; record again") from None
+
+
+def _python(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         return list(column.cast(pa.int64()).to_pylist())
     if not pa.types.is_list(column.type):
@@ -188,7 +195,10 @@ def _split(tables: list[pa.Table], key: str, watermark: Any) -> tuple[list[pa.Ta
 
 def _leaf(footer: pq.FileMetaData, key: str) -> int:
     """The column's place among the leaves, where headers count as two."""
-    return [footer.schema.column(i).path for i in range(footer.num_columns)].index(key)
+    leaves = [footer.schema.column(i).path for i in range(footer.num_columns)]
+    if key not in leaves:
+        raise InputError(f"a part file is damaged, or of something else: it has no column {key}")
+    return leaves.index(key)
 
 
 def _lowest(footer: pq.FileMetaData, group: int, leaf: int) -> Any:
@@ -202,7 +212,7 @@ def _lowest(footer: pq.FileMetaData, group: int, leaf: int) -> Any:
 def _footer(path: Path) -> pq.FileMetaData:
     try:
         return _known_footer(path, path.stat().st_mtime_ns)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is damaged: {_first_line(error)}") from None
 
 

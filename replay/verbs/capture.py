@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -405,7 +406,7 @@ def _resolved(upstream: str) -> str:
 
 def _address(listen: str) -> tuple[str, int]:
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise UsageError(f"--listen {listen}: write HOST:PORT, or :PORT for all addresses")
     return host.strip("[]"), int(port)
 

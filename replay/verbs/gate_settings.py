@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from replay.config import Config, parse_target
 from replay.errors import ConfigError, UsageError
@@ -195,7 +196,15 @@ def _env(path: Path, role: str, table: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _ready(path: Path, role: str, ready: str | None) -> str | None:
-    if ready is not None and not ready.startswith(("/", "http://", "https://")):
+    if ready is None or ready.startswith("/"):
+        return ready
+    try:
+        parts = urlsplit(ready)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # The port may be that of the build itself.
+        usable = "{port}" in ready and ready.startswith(("http://", "https://"))
+    if not usable:
         raise ConfigError(f'{path}: [{role}] ready = {ready!r} must be a path ("/health") or an http URL')
     return ready
 

@@ -43,6 +43,22 @@ def reader_for(path: Path, host: str | None = None) -> Reader:
 
     `host` is who was asked, for files that do not say it.
     """
+    reader = _reader_for(path, host)
+    return lambda path: map(_storable, reader(path))
+
+
+def _storable(item: Item) -> Item:
+    """A file can claim times and sizes that no column holds: 64 bits, and years before 2262."""
+    if not isinstance(item, Exchange):
+        return item
+    times = (item.started_at, item.request_ns, item.ttfb_ns, item.duration_ns)
+    numbers = (*times, item.request_size, item.response_size)
+    if all(number is None or 0 <= number < 1 << 63 for number in numbers):
+        return item
+    return NotTaken("a time or size beyond all bounds")
+
+
+def _reader_for(path: Path, host: str | None) -> Reader:
     start = peek(path, 4096)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"{") or start[:2] in (b"\xff\xfe", b"\xfe\xff"):

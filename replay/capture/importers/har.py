@@ -12,6 +12,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,9 @@ from replay.errors import InputError
 from replay.model import Exchange, Header, exchange_id
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<target>[^#]*)")
+_LARGEST = 512 << 20
+"""A HAR is read as a whole, and takes several times its size in memory."""
+_LONGEST_MS = 1e12
 _FRACTION = re.compile(r"\.(\d+)")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _VERSIONS = {
@@ -44,24 +48,35 @@ def read(path: Path) -> Iterator[Item]:
     lanes = Lanes(digest)
     dated: list[tuple[_Times, int, Mapping[str, Any]]] = []
     for index, entry in enumerate(_entries(path)):
-        reason = _why_not(entry)
-        times = None if reason else _times(entry)
+        with _named(path, index):
+            reason = _why_not(entry)
+            times = None if reason else _times(entry)
         if times is None:
             yield NotTaken(reason or "no time recorded")
         else:
             dated.append((times, index, entry))
     for times, index, entry in sorted(dated, key=lambda item: (item[0].started, item[1])):
-        try:
-            yield from _items(entry, times, index, digest, lanes)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path} is no valid HAR: entry {index} is off ({type(error).__name__}: {error})"
-            ) from None
+        with _named(path, index):
+            items = list(_items(entry, times, index, digest, lanes))
+        yield from items
+
+
+@contextmanager
+def _named(path: Path, index: int) -> Iterator[None]:
+    """Whatever an entry's odd values break: it is the entry that is named."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no valid HAR: entry {index} is off ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     with open_plain(path) as file:
-        data = file.read()
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise InputError(f"{path} is larger than {_LARGEST >> 20} MiB: save it in several files")
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         document = orjson.loads(data.decode(encoding, "surrogatepass"))
@@ -182,7 +197,7 @@ def _instant(text: str) -> tuple[int, bool]:
 def _phase(timings: Mapping[str, Any], name: str) -> int | None:
     """A phase in nanoseconds; `None` where it is -1, missing or no number."""
     value = timings.get(name)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST_MS:
         return int(value * 1e6)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def _with_body(start: str, headers: tuple[Header, ...], rest: bytes) -> Message:
         body, whole = _dechunked(rest)
         return Message(start, headers, body, len(body) + (not whole), False)
     length = framing.get("content-length", "")
-    if length.isascii() and length.isdigit():
+    if re.fullmatch("[0-9]{1,18}", length):
         size = int(length)
         return Message(start, headers, rest[:size], size, len(rest) > size)
     return Message(start, headers, rest, len(rest), False)
