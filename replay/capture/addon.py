@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ _READY_WITHIN = 30.0
 _DONE_WITHIN = 30.0
 _PIPE_BYTES = 1 << 20
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ
+
+_HTTP1 = (b"HTTP/1.1", b"HTTP/1.0")
 
 
 class Tee:
@@ -278,6 +280,12 @@ class CaptureAddon:
         pending = Pending(flow, time.monotonic_ns(), fields)
         self._pending[flow.id] = pending
         self._seen += 1
+        data = flow.request.data
+        if data.http_version not in _HTTP1 and _forges_lines(
+            (data.method, data.path, data.authority), fields
+        ):
+            _refuse(flow)
+            return
         if self._sink:
             return
         if _is_large_or_open_ended(flow, fields, self._max_body) and not flow.request.stream:
@@ -289,6 +297,9 @@ class CaptureAddon:
         if pending is None or response is None:
             return
         pending.ttfb = time.monotonic_ns() - pending.started
+        if response.data.http_version not in _HTTP1 and _forges_lines((), response.data.headers.fields):
+            _refuse(flow)
+            return
         if response.data.status_code != 101 and not callable(response.stream):
             pending.response = response.stream = Tee(self._max_body)
 
@@ -428,6 +439,19 @@ def _quieten() -> None:
         logging.getLogger("mitmproxy.proxy.server").setLevel(logging.WARNING)
 
 
+def _refuse(flow: Any) -> None:
+    flow.kill()
+
+
+def _forges_lines(parts: Iterable[bytes], fields: RawHeaders) -> bool:
+    """Whether a message of HTTP/2 holds bytes that would become lines of their own once it is sent as HTTP/1.1.
+
+    RFC 9113, 8.2.1 calls it malformed; h2 before 4.3.0 lets it pass, and it would be another request to the server.
+    """
+    whole = b"".join((*parts, *(text for field in fields for text in field)))
+    return b"\n" in whole or b"\r" in whole or b"\0" in whole
+
+
 def _is_large_or_open_ended(flow: HTTPFlow, fields: RawHeaders, room: int) -> bool:
     """Whether the request's body might fill the memory if mitmproxy gathered it before sending it on."""
     open_ended = False
@@ -436,7 +460,7 @@ def _is_large_or_open_ended(flow: HTTPFlow, fields: RawHeaders, room: int) -> bo
             return value.isdigit() and (len(value) > 18 or int(value) > room)
         if len(name) == 17 and name.lower() == b"transfer-encoding":
             open_ended = True
-    return open_ended or flow.request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0")
+    return open_ended or flow.request.data.http_version not in _HTTP1
 
 
 def _body(tee: Tee | None, content: bytes | None, room: int) -> tuple[bytes | None, int]:

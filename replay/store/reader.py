@@ -28,6 +28,9 @@ from replay.store.sealing import data_key, decryption_properties, scan_options
 
 BATCH_ROWS = 4096
 
+_DAMAGE = (pa.ArrowException, RuntimeError, UnicodeDecodeError, OverflowError, OSError)
+"""What reading a damaged part file raises, depending on what is damaged."""
+
 
 @dataclass(frozen=True, slots=True)
 class _RowGroup:
@@ -67,11 +70,7 @@ class Dataset:
     def spans(self, key: str) -> Iterator[tuple[Any, Any, int]]:
         """Of every row group the smallest and the largest `key`, and its size in bytes, uncompressed."""
         for path in self.parts:
-            footer = _footer(path)
-            leaf = _leaf(footer, key)
-            for index in range(footer.num_row_groups):
-                group = footer.row_group(index)
-                yield _lowest(footer, index, leaf), group.column(leaf).statistics.max, group.total_byte_size
+            yield from _bounds(path, key)
 
     def batches(
         self,
@@ -81,15 +80,15 @@ class Dataset:
     ) -> Iterator[pa.RecordBatch]:
         """Batches sorted by `order_by` (default: by time), with column and predicate push-down.
 
-        The first name in `order_by` decides what is read when; it needs statistics in the files.
+        The first name in `order_by` decides what is read when.
         """
         keys = tuple(order_by or (TIME_KEY[self.kind],))
         wanted = list(columns) if columns is not None else KINDS[self.kind].names
         read = [*wanted, *(key for key in keys if key not in wanted)]
         try:
-            for table in _sweep(self.kind, self._row_groups(keys[0], where), keys, read, where):
+            for table in _sweep(self.kind, self._row_groups(keys[0]), keys, read, where):
                 yield from table.select(wanted).to_batches(max_chunksize=BATCH_ROWS)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError, OSError) as error:
+        except _DAMAGE as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
 
     def counts(self, columns: Sequence[str]) -> dict[tuple[Any, ...], int]:
@@ -103,7 +102,7 @@ class Dataset:
                     counted = table.group_by(list(columns)).aggregate([([], "count_all")])
                     for *values, count in to_rows(counted.combine_chunks()):
                         found[tuple(values)] = found.get(tuple(values), 0) + count
-            except (pa.ArrowInvalid, OSError) as error:
+            except _DAMAGE as error:
                 raise InputError(f"{path} is damaged: {_first_line(error)}") from None
         return found
 
@@ -123,16 +122,13 @@ class Dataset:
         options = scan_options(self.path)
         return ds.ParquetFileFormat(**({} if options is None else {"default_fragment_scan_options": options}))
 
-    def _row_groups(self, key: str, where: ds.Expression | None) -> list[_RowGroup]:
+    def _row_groups(self, key: str) -> list[_RowGroup]:
         groups = []
         form = self._format()
         for path in self.parts:
-            footer = _footer(path)
-            leaf = _leaf(footer, key)
-            fragment = form.make_fragment(str(path), LocalFileSystem())
-            for group in fragment.split_by_row_group(where, schema=KINDS[self.kind]):
-                index = group.row_groups[0].id
-                groups.append(_RowGroup(_lowest(footer, index, leaf), group))
+            for index, (lowest, _, _) in enumerate(_bounds(path, key)):
+                fragment = form.make_fragment(str(path), LocalFileSystem(), row_groups=[index])
+                groups.append(_RowGroup(lowest, fragment))
         return sorted(groups, key=lambda group: group.lowest)
 
 
@@ -193,26 +189,34 @@ def _split(tables: list[pa.Table], key: str, watermark: Any) -> tuple[list[pa.Ta
     return below, rest
 
 
-def _leaf(footer: pq.FileMetaData, key: str) -> int:
-    """The column's place among the leaves, where headers count as two."""
-    leaves = [footer.schema.column(i).path for i in range(footer.num_columns)]
-    if key not in leaves:
-        raise InputError(f"a part file is damaged, or of something else: it has no column {key}")
-    return leaves.index(key)
+def _bounds(path: Path, key: str) -> tuple[tuple[Any, Any, int], ...]:
+    """Of every row group of a file the smallest and the largest `key`, and its size in bytes, uncompressed."""
+    try:
+        return _known_bounds(path, path.stat().st_mtime_ns, key)
+    except _DAMAGE as error:
+        raise InputError(f"{path} is damaged: {_first_line(error)}") from None
 
 
-def _lowest(footer: pq.FileMetaData, group: int, leaf: int) -> Any:
-    statistics = footer.row_group(group).column(leaf).statistics
-    if statistics is None or not statistics.has_min_max:
-        raise InputError("a part file has no statistics to sort by: it was not written by this tool")
-    # Physical values: an instant's logical one would come as a datetime, which has no nanoseconds.
-    return statistics.min_raw if statistics.physical_type == "INT64" else statistics.min
+@lru_cache(maxsize=4096)
+def _known_bounds(path: Path, changed_at: int, key: str) -> tuple[tuple[Any, Any, int], ...]:
+    """Read from the column itself: asked for the statistics of a damaged footer, Arrow ends the process."""
+    file = pq.ParquetFile(path, decryption_properties=decryption_properties(path.parent))
+    if key not in file.schema_arrow.names:
+        raise InputError(f"{path} is damaged, or something else: it has no column {key}")
+    found = []
+    for group in range(file.num_row_groups):
+        column = file.read_row_group(group, columns=[key], use_threads=False).column(key)
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.int64())  # a datetime has no nanoseconds
+        bounds = pc.min_max(column).as_py()
+        found.append((bounds["min"], bounds["max"], file.metadata.row_group(group).total_byte_size))
+    return tuple(found)
 
 
 def _footer(path: Path) -> pq.FileMetaData:
     try:
         return _known_footer(path, path.stat().st_mtime_ns)
-    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path} is damaged: {_first_line(error)}") from None
 
 
@@ -223,4 +227,4 @@ def _known_footer(path: Path, changed_at: int) -> pq.FileMetaData:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -11,16 +11,20 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hpack import Encoder
+from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
 from replay.capture import addon
 from replay.capture.redact import pseudonym
@@ -510,3 +514,87 @@ def test_http2_over_tls(tmp_path: Path, service: tuple[str, type[Handler]]) -> N
     assert len({row.connection_id for row in rows}) == 1
     assert all(row.status == 200 and row.response_body and row.request_body == b"x=1" for row in rows)
     assert not places_of(TOKEN.encode(), running.out)
+
+
+FORGED = {
+    "path": (b":path", b"/a HTTP/1.1\r\nX-Forged: 1\r\n\r\nGET /forged"),
+    "header": (b"x-a", b"b\r\nX-Forged: 1"),
+    "line feed": (b"x-a", b"b\nX-Forged: 1"),
+    "name": (b"x-a: b\r\nx-forged", b"1"),
+    "nul": (b"x-a", b"b\0c"),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+def test_http2_cannot_forge_lines_of_http1(tmp_path: Path, forged: tuple[bytes, bytes]) -> None:
+    """What HTTP/2 allows in its frames must not become another request to the server behind."""
+    arrived: list[bytes] = []
+    with raw_upstream(arrived) as url:
+        running = Running(tmp_path / "c", upstream=url, options=(f"confdir={tmp_path}",))
+        try:
+            ask_http2(running.address, *[forged])
+            ask_http2(running.address, (b"x-a", b"fine"))
+        finally:
+            rows = running.end()
+    assert [head.count(b"\r\n\r\n") for head in arrived] == [1]
+    assert b"x-a: fine" in arrived[0]
+    assert b"orged" not in arrived[0]
+    assert rows[-1].status == 200
+    assert all(row.error == "killed" for row in rows[:-1])
+
+
+def ask_http2(address: tuple[str, int], *fields: tuple[bytes, bytes]) -> None:
+    """One request whose header block is as given: no client library would send it. Returns once answered or reset."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    pseudo = {b":method": b"GET", b":scheme": b"https", b":authority": b"shop.test", b":path": b"/"}
+    pseudo |= {name: value for name, value in fields if name in pseudo}
+    block = HeadersFrame(1, flags=("END_HEADERS", "END_STREAM"))
+    others = [field for field in fields if field[0] not in pseudo]
+    block.data = Encoder().encode([*pseudo.items(), *others])
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
+    with (
+        socket.create_connection(address, timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="shop.test") as connection,
+    ):
+        connection.sendall(preface + block.serialize())
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+            if _ended(received):
+                return
+
+
+def _ended(received: bytes) -> bool:
+    """Whether the stream's headers, or its reset, or the connection's end are there."""
+    while len(received) >= 9:
+        frame, length = Frame.parse_frame_header(memoryview(received[:9]))
+        if isinstance(frame, HeadersFrame | RstStreamFrame | GoAwayFrame):
+            return True
+        received = received[9 + length :]
+    return False
+
+
+@contextmanager
+def raw_upstream(arrived: list[bytes]) -> Iterator[str]:
+    """A server that keeps each piece it receives, and answers it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    threading.Thread(target=one, args=(client,), daemon=True).start()
+
+        def one(client: socket.socket) -> None:
+            with client, suppress(OSError):
+                while data := client.recv(65536):
+                    arrived.append(data)
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
