@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,8 @@ class Recorder:
             self.failed[str(error)] += 1
             failure = _FAILURES[str(error)]
         self._fire(
-            request_type=arrival.method,
-            name=arrival.endpoint,
+            request_type=_cell(arrival.method),
+            name=_cell(arrival.endpoint),
             response_time=(last_at - due_at) / 1e6,
             response_length=size,
             exception=failure,
@@ -134,3 +135,9 @@ class Recorder:
     def close(self) -> None:
         """End the journal; the compactor takes it from there."""
         self._journal.close()
+
+
+@lru_cache(maxsize=1 << 12)
+def _cell(text: str) -> str:
+    """Text from the capture as Locust's CSV files may hold it: no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

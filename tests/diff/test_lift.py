@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import brotli
@@ -193,3 +194,14 @@ def test_the_fast_reader_is_used_only_where_it_reads_what_the_exact_one_does(
 def test_media_types() -> None:
     assert media_type('Application/JSON ; Charset="UTF-8"') == ("application/json", "utf-8")
     assert media_type("") == ("", "")
+
+
+def test_entities_are_not_resolved(tmp_path: Path) -> None:
+    """Neither a file of this machine nor a billion laughs gets into a tree."""
+    (tmp_path / "secret").write_text("s3cret")
+    file = f'<!DOCTYPE a [<!ENTITY e SYSTEM "file://{tmp_path}/secret">]><a>&e;</a>'
+    laughs = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    for text in (file, f'<!DOCTYPE a [<!ENTITY e0 "ha">{laughs}]><a>&e9;</a>'):
+        told = repr(lift(text.encode(), [("content-type", "application/xml")]).tree)
+        assert "s3cret" not in told
+        assert len(told) < 10_000

@@ -374,3 +374,18 @@ def test_bad_input_is_one_line_and_exit_2(
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
     assert not (tmp_path / "out").exists()
+
+
+def test_names_are_no_formulas_in_csv(tmp_path: Path, server: RecordingServer) -> None:
+    """A method may begin with a plus sign, and a spreadsheet would compute what follows."""
+    write(tmp_path / "capture", [exchange(1, method="+CMD", endpoint="+CMD /{id}")])
+    locust = [
+        *("-m", "locust", "-f", ROOT / "locustfiles" / "replay.py", "--headless", "--writes", "all"),
+        *("--capture", tmp_path / "capture", "--host", server.url, "--out", tmp_path / "run"),
+        *("--csv", tmp_path / "csv"),
+    ]
+    with command(*locust) as process:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    stats = (tmp_path / "csv_stats.csv").read_text().splitlines()
+    assert stats[1].startswith("'+CMD,'+CMD /{id},1,0,")
