@@ -222,6 +222,7 @@ class Config:
             compare=CompareSettings(
                 rules=compile_rules(table.get("rule", ())),
                 headers_ignored=FRAMING | frozenset(name.lower() for name in table.get("ignore_headers", ())),
+                header_order=table.get("header_order", False),
             ),
             judge=JudgeSettings(**{key: table[key] for key in _JUDGE_KEYS if key in table}),
             latency=LatencySettings(**{key: table[key] for key in _LATENCY_KEYS if key in table}),
@@ -396,11 +397,13 @@ def _run_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:
 def _diff_table(path: Path, table: dict[str, Any]) -> dict[str, Any]:
     numbers = {*_JUDGE_KEYS, *_LATENCY_KEYS, *_DIFF_KEYS}
     for key, value in table.items():
-        if key not in {*numbers, "rule", "ignore_headers"}:
-            known = ", ".join(sorted({*numbers, "ignore_headers"}))
+        if key not in {*numbers, "rule", "ignore_headers", "header_order"}:
+            known = ", ".join(sorted({*numbers, "ignore_headers", "header_order"}))
             raise ConfigError(f"{path}: [diff] has no key {key!r}; known are {known} and [[diff.rule]]")
         if key in numbers and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
             raise ConfigError(f"{path}: [diff] {key} = {value!r} must be a number, not negative")
+    if not isinstance(table.get("header_order", False), bool):
+        raise ConfigError(f"{path}: [diff] header_order must be true or false")
     names = table.get("ignore_headers", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: [diff] ignore_headers must be a list of header names")

@@ -48,6 +48,7 @@ class CompareSettings:
     rules: tuple[Rule, ...] = ()
     headers_ignored: frozenset[str] = FRAMING
     header_values_ignored: frozenset[str] = VALUE_IGNORED
+    header_order: bool = False
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class Comparer:
                 right.response_headers,
                 self.settings.headers_ignored,
                 self.settings.header_values_ignored,
+                self.settings.header_order,
             )
             if left.status != right.status:
                 found.append(Difference("status", "status", left.status, right.status))

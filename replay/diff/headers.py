@@ -36,8 +36,12 @@ def header_differences(
     right: Sequence[Header],
     ignored: frozenset[str] = FRAMING,
     value_ignored: frozenset[str] = VALUE_IGNORED,
+    order: bool = False,
 ) -> list[Difference]:
-    """Where two header lists differ, names in lower case and in order of appearance."""
+    """Where two header lists differ, names in lower case and in order of appearance.
+
+    With `order` it is a difference too where the names that both have come in another order.
+    """
     if left == right or _alike(left, right, ignored, value_ignored):
         return []
     old, new = multimap(left, ignored), multimap(right, ignored)
@@ -47,6 +51,10 @@ def header_differences(
     for name, values in new.items():
         if name not in old:
             found += _differences(name, None, values, value_ignored)
+    if order:
+        before, after = [n for n in old if n in new], [n for n in new if n in old]
+        if before != after:
+            found.append(Difference("headers", "order", ", ".join(before), ", ".join(after)))
     return found
 
 
@@ -84,7 +92,7 @@ def multimap(headers: Sequence[Header], ignored: frozenset[str]) -> Multimap:
     for name, value in headers:
         folded = fold(name)
         if folded not in ignored:
-            found.setdefault(folded, []).append(_cookie(value) if folded == "set-cookie" else value)
+            found.setdefault(folded, []).append(value)
     return found
 
 
@@ -92,6 +100,10 @@ def _differences(
     name: str, old: list[str] | None, new: list[str] | None, value_ignored: frozenset[str]
 ) -> list[Difference]:
     path = f"headers.{name}"
+    if name == "set-cookie":
+        if old and new:
+            return _cookie_differences(path, _jar(old), _jar(new))
+        old, new = (lines and [_masked(line) for line in lines] for lines in (old, new))
     if old is None or new is None:
         kind = "extra" if old is None else "missing"
         return [Difference(path, kind, old and ", ".join(old), new and ", ".join(new))]
@@ -100,8 +112,6 @@ def _differences(
     if name in _ADDRESSES and len(old) == len(new) == 1:
         return _address_differences(path, old[0], new[0])
     kind = "order" if sorted(old) == sorted(new) else "value"
-    if kind == "order" and name == "set-cookie":
-        return []  # cookies of different names may come in any order (RFC 6265, 4.1.1)
     return [Difference(path, kind, ", ".join(old), ", ".join(new))]
 
 
@@ -134,14 +144,66 @@ def _parts(address: str) -> dict[str, str]:
     return {part: value for part, value in found.items() if value or part.startswith("query.")}
 
 
-def _cookie(value: str) -> str:
-    """A Set-Cookie without what changes each time: `sid=s3cr3t; Path=/` is `sid=*; Path=/`.
+Cookie = dict[str, str]
+"""The attributes of a Set-Cookie by their lower-case names, and under `""` whether there is a value at all."""
 
-    The name, the attributes, and whether the value is empty (a deletion) are what a build decides.
-    """
-    pair, *attributes = value.split(";")
+
+def _jar(lines: list[str]) -> dict[str, list[Cookie]]:
+    """Cookies by name: of different names they may come in any order (RFC 6265, 4.1.1)."""
+    jar: dict[str, list[Cookie]] = {}
+    for line in lines:
+        name, cookie = _cookie(line)
+        jar.setdefault(name, []).append(cookie)
+    return jar
+
+
+def _cookie(line: str) -> tuple[str, Cookie]:
+    """Name and what a build decides: not the value, nor the instant it expires, which change each time."""
+    pair, *attributes = line.split(";")
     name, _, content = pair.partition("=")
-    kept = sorted(
-        "Expires=*" if part.strip().lower().startswith("expires=") else part.strip() for part in attributes
+    cookie = {"": "*" if content.strip() else ""}
+    for attribute in attributes:
+        key, _, value = attribute.partition("=")
+        folded = key.strip().lower()
+        if folded:
+            cookie[folded] = "*" if folded == "expires" else value.strip()
+    return name.strip(), cookie
+
+
+def _cookie_differences(
+    path: str, old: dict[str, list[Cookie]], new: dict[str, list[Cookie]]
+) -> list[Difference]:
+    """At `headers.set-cookie.sid` a cookie that came or went, or lost its value; below it its attributes."""
+    found: list[Difference] = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        left, right, here = old.get(name), new.get(name), f"{path}.{name}"
+        if left is None or right is None or not len(left) == len(right) == 1:
+            if left != right:
+                kind = "extra" if left is None else "missing" if right is None else "value"
+                found.append(
+                    Difference(here, kind, left and _shown(name, left), right and _shown(name, right))
+                )
+            continue
+        for key in [*left[0], *(key for key in right[0] if key not in left[0])]:
+            before, after = left[0].get(key), right[0].get(key)
+            if before != after:
+                kind = "extra" if before is None else "missing" if after is None else "value"
+                found.append(Difference(f"{here}.{key}" if key else here, kind, before, after))
+    return found
+
+
+def _masked(line: str) -> str:
+    name, cookie = _cookie(line)
+    return _shown(name, [cookie])
+
+
+def _shown(name: str, cookies: list[Cookie]) -> str:
+    return ", ".join(
+        "; ".join(
+            [
+                f"{name}={cookie['']}",
+                *(f"{key}={value}" if value else key for key, value in cookie.items() if key),
+            ]
+        )
+        for cookie in cookies
     )
-    return "; ".join([f"{name.strip()}={'*' if content.strip() else ''}", *kept])

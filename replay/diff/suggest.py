@@ -114,7 +114,9 @@ def _without_covered(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
         covers = (
             other for other in kept if other.endpoint == one.endpoint and other.action.startswith("ignore")
         )
-        if not any(compile_pattern(other.path).match(one.path) for other in covers):
+        # The path of one of the places: a pattern matches places, not patterns.
+        place = one.path.replace("[*]", "[0]").replace(".*", ".x")
+        if not any(compile_pattern(other.path).match(place) for other in covers):
             kept.append(one)
     return kept
 

@@ -19,9 +19,19 @@ CASES = [
     pytest.param([("Set-Cookie", "s=1; Path=/; Expires=now")], [("Set-Cookie", "s=2; expires=then; Path=/")], [],
                  id="cookie value"),
     pytest.param([("Set-Cookie", "s=1; HttpOnly")], [("Set-Cookie", "s=1")],
-                 [("headers.set-cookie", "value", "s=*; HttpOnly", "s=*")], id="cookie attribute"),
+                 [("headers.set-cookie.s.httponly", "missing", "", None)], id="cookie attribute"),
+    pytest.param([("Set-Cookie", "s=1; SameSite=Lax")], [("Set-Cookie", "s=1; Max-Age=60; samesite=None")],
+                 [("headers.set-cookie.s.samesite", "value", "Lax", "None"),
+                  ("headers.set-cookie.s.max-age", "extra", None, "60")], id="cookie attributes changed"),
+    pytest.param([("Set-Cookie", "s=1; Path=/"), ("Set-Cookie", "t=1")], [("Set-Cookie", "s=1; Path=/")],
+                 [("headers.set-cookie.t", "missing", "t=*", None)], id="a cookie less"),
+    pytest.param([("Set-Cookie", "s=1; Path=/"), ("Set-Cookie", "s=1; Path=/a")], [("Set-Cookie", "s=1; Path=/")],
+                 [("headers.set-cookie.s", "value", "s=*; path=/, s=*; path=/a", "s=*; path=/")],
+                 id="a cookie of the same name less"),
+    pytest.param([("Set-Cookie", "s=1; HttpOnly")], [],
+                 [("headers.set-cookie", "missing", "s=*; httponly", None)], id="no cookies any more"),
     pytest.param([("Set-Cookie", "s=1")], [("Set-Cookie", "s=")],
-                 [("headers.set-cookie", "value", "s=*", "s=")], id="cookie deleted"),
+                 [("headers.set-cookie.s", "value", "*", "")], id="cookie deleted"),
     pytest.param([("Set-Cookie", "a=1"), ("Set-Cookie", "b=1")], [("Set-Cookie", "b=1"), ("Set-Cookie", "a=1")], [],
                  id="cookies in another order"),
     pytest.param([("Location", "http://old:1/a?x=1&y=2#f")], [("Location", "http://new:2/a?x=1&z=3#f")],
@@ -44,3 +54,14 @@ def test_headers(
 ) -> None:
     found = header_differences(left, right)
     assert [(item.path, item.kind, item.left, item.right) for item in found] == expected
+
+
+def test_order_of_names_where_it_is_asked_for() -> None:
+    old, new = [("A", "1"), ("B", "1"), ("C", "1")], [("C", "1"), ("a", "1"), ("D", "1")]
+    found = header_differences(old, new, order=True)
+    assert [(item.path, item.kind, item.left, item.right) for item in found] == [
+        ("headers.b", "missing", "1", None),
+        ("headers.d", "extra", None, "1"),
+        ("headers", "order", "a, c", "c, a"),
+    ]
+    assert not header_differences(old, old, order=True)

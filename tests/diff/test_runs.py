@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
+import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from replay.cli import app
 from replay.diff.answers import Answer
 from replay.errors import InputError
 from replay.findings import REGRESSION
@@ -64,3 +69,29 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     baseline = write(tmp_path / "old", [make_answer()])
     with pytest.raises(InputError, match="does not exist"):
         diff_runs(baseline, tmp_path / "nowhere")
+
+
+def test_the_rules_that_noise_suggests_silence_it(tmp_path: Path) -> None:
+    """By the command line: what `--suggest` writes is a replay.toml under which the same runs are alike."""
+    rng = random.Random(7)
+
+    def run(name: str) -> Path:
+        bodies = [
+            {
+                "at": 1_700_000_000 + n + rng.randrange(3),
+                "ids": rng.sample(range(9), 9),
+                "token": rng.random(),
+            }
+            for n in range(60)
+        ]
+        return write(tmp_path / name, [make_answer(n, body) for n, body in enumerate(bodies)])
+
+    old, again, new = map(str, (run("old"), run("again"), run("new")))
+    rules = tmp_path / "rules.toml"
+    done = CliRunner().invoke(app, ["diff", old, new, "--control", again, "--suggest", str(rules)])
+    assert done.exit_code == 0, done.output
+    places = [rule["path"] for rule in tomllib.loads(rules.read_text())["diff"]["rule"]]
+    assert sorted(places) == ["$.at", "$.ids", "$.token"]
+    done = CliRunner().invoke(app, ["diff", old, new, "--config", str(rules), "--json", "-"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["findings"] == []

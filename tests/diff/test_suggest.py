@@ -87,3 +87,12 @@ def test_a_builds_text_stays_text(text: str) -> None:
     assert len(rules) == 1
     if text != "\ud800":
         assert rules[0]["endpoint"] == f"GET /{text}"
+
+
+def test_one_rule_covers_a_place_of_many_kinds() -> None:
+    report = compared(DiffSettings())
+    noisy = next(finding for finding in report.findings if finding.judgement == NOISE)
+    kinds = [replace(noisy, path="$.ids[*]", kind=kind, examples=()) for kind in ("missing", "extra", "type")]
+    below = replace(noisy, path="$.ids[*].name", kind="type", examples=())
+    rules = tomllib.loads(suggest(replace(report, findings=(*kinds, below))))["diff"]["rule"]
+    assert [(rule["path"], rule["ignore"]) for rule in rules] == [("$.ids[*]", True)]
