@@ -123,9 +123,7 @@ def _without_covered(suggestions: Sequence[Suggestion]) -> list[Suggestion]:
 
 def _table(rule: Suggestion) -> str:
     finding = rule.finding
-    example = f", {_comment(finding.examples[0].left)} → {_comment(finding.examples[0].right)}" * bool(
-        finding.examples
-    )
+    example = "".join(f", {_comment(one.left)} → {_comment(one.right)}" for one in finding.examples[:1])
     return (
         f"# {finding.kind} {_seen(finding)}{example}\n"
         "[[diff.rule]]\n"
