@@ -44,6 +44,9 @@ ANY = "*"
 End = tuple[str, str]
 """An endpoint and an erased place: one end of a rule."""
 
+_ANYWHERE: End = (ANY, "")
+"""Any place of any request: what only a wish for all of them matches."""
+
 
 class Seen(NamedTuple):
     """The columns of an exchange that correlation reads; named as on disk."""
@@ -129,9 +132,16 @@ class _Evidence:
 
 
 class Learner:
-    """Reads exchanges in order of time; then `bindings` are what they show."""
+    """Reads exchanges in order of time; then `bindings` are what they show, and what the user wishes.
 
-    def __init__(self) -> None:
+    What a wish forbids is left out from the start, so that another maker of the value is found in its place.
+    """
+
+    def __init__(self, wishes: Iterable[Wish] = ()) -> None:
+        self._wishes = tuple(wishes)
+        forbidden = [wish for wish in self._wishes if wish.action == "forbid"]
+        self._forbidden = [(_pattern(wish.maker), _pattern(wish.user)) for wish in forbidden]
+        self._barred: dict[tuple[End, End], bool] = {}
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._evidence: dict[tuple[End, End], _Evidence] = {}
         self._chances: defaultdict[tuple[End, End], int] = defaultdict(int)
@@ -156,14 +166,16 @@ class Learner:
         if seen.duration_ns is not None and seen.status is not None and seen.status < 400:
             self._answered(session, seen, {value for _, value in values})
 
-    def bindings(self, wishes: Iterable[Wish] = ()) -> tuple[Binding, ...]:
+    def bindings(self) -> tuple[Binding, ...]:
         """The rules that stand up to the guards, the most used first, and what the user wishes."""
         found = [
             Binding(*maker, *user, evidence.count, len(evidence.sessions), tuple(evidence.examples))
             for (maker, user), evidence in self._evidence.items()
             if self._stands(maker, user, evidence)
         ]
-        return tuple(sorted(wished(found, wishes), key=lambda rule: (-rule.count, rule.maker, rule.user)))
+        return tuple(
+            sorted(wished(found, self._wishes), key=lambda rule: (-rule.count, rule.maker, rule.user))
+        )
 
     def _session(self, session_id: str) -> _Session:
         session = self._sessions.get(session_id)
@@ -191,9 +203,10 @@ class Learner:
             return
         if telling == WEAK and (*user, value) in session.sent_at and not self._was_bound(made, user, value):
             return
-        agreeing = [maker for maker in made.places if self._agrees(*maker, seen.endpoint, place)]
-        if agreeing or telling == STRONG:
-            maker = (agreeing or made.places)[0]
+        makers = [maker for maker in made.places if not self._is_barred(maker, user)]
+        agreeing = [maker for maker in makers if self._agrees(*maker, seen.endpoint, place)]
+        if agreeing or (makers and telling == STRONG):
+            maker = (agreeing or makers)[0]
             self._match(session, seen, made, maker, user, value, telling)
 
     def _was_bound(self, made: _Made, user: End, value: str) -> bool:
@@ -237,6 +250,8 @@ class Learner:
             self._own((seen.endpoint, place.erased), value, session)
             if value in asked or (telling == STRONG and value in session.sent):
                 continue
+            if self._is_barred((seen.endpoint, place), _ANYWHERE):
+                continue
             if telling == WEAK:
                 maker = (seen.endpoint, place.erased)
                 session.makers.setdefault(maker, end)
@@ -250,6 +265,19 @@ class Learner:
                     session.made.popitem(last=False)
             elif made.exchange_id == seen.exchange_id and len(made.places) < 8:
                 made.places.append((seen.endpoint, place))
+
+    def _is_barred(self, maker: tuple[str, Place], user: End) -> bool:
+        """Whether the user forbids that this place of this answer makes what stands there in requests."""
+        if not self._forbidden:
+            return False
+        made_at = (maker[0], maker[1].erased)
+        known = self._barred.get((made_at, user))
+        if known is None:
+            source, target = " ".join(made_at), " ".join(user)
+            known = self._barred[made_at, user] = any(
+                made.fullmatch(source) and used.fullmatch(target) for made, used in self._forbidden
+            )
+        return known
 
     def _own(self, end: End, value: str, session: _Session) -> None:
         key = hash((end, value))

@@ -12,10 +12,10 @@ from replay.store.reader import Dataset, to_rows
 def learn(dataset: Dataset, wishes: Iterable[Wish] = (), most: int = LEARN_FROM) -> tuple[Binding, ...]:
     """The rules that the capture shows. Of one with more than `most` exchanges, whole sessions are read: a share
     that every process chooses alike."""
-    learner = Learner()
+    learner = Learner(wishes)
     shares = -(-max(1, dataset.count) // most)
     for batch in dataset.batches(Seen._fields):
         for seen in map(Seen._make, to_rows(batch)):
             if shares == 1 or share_of(seen.session_id, shares) == 0:
                 learner.add(seen)
-    return learner.bindings(wishes)
+    return learner.bindings()

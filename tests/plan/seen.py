@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from replay.plan.correlate import Binding, Learner, Seen
+from replay.plan.correlate import Binding, Learner, Seen, Wish
 
 JSON = ("Content-Type", "application/json")
 HTML = ("Content-Type", "text/html; charset=utf-8")
@@ -39,8 +39,8 @@ def learned(rows: Iterable[Seen]) -> list[tuple[str, str]]:
     return [(rule.maker, rule.user) for rule in bindings(rows)]
 
 
-def bindings(rows: Iterable[Seen]) -> tuple[Binding, ...]:
-    learner = Learner()
+def bindings(rows: Iterable[Seen], wishes: Iterable[Wish] = ()) -> tuple[Binding, ...]:
+    learner = Learner(wishes)
     for row in rows:
         learner.add(row)
     return learner.bindings()

@@ -158,6 +158,23 @@ def test_the_user_has_the_last_word(wish: Wish, rules: list[Binding]) -> None:
     assert wished([ORDERS, CARTS], [wish]) == rules
 
 
+FORBIDDEN = [
+    pytest.param([], "GET /news $.first", id="whoever says it first makes it"),
+    pytest.param([Wish("forbid", "GET /news *", "*")], "POST /things $.token", id="all that one answers"),
+    pytest.param([Wish("forbid", "* $.first", "* header *")], "GET /news $.second", id="one place of it"),
+]
+
+
+@pytest.mark.parametrize(("wishes", "maker"), FORBIDDEN)
+def test_what_is_forbidden_leaves_room_for_another_maker(wishes: list[Wish], maker: str) -> None:
+    rows = [
+        seen("GET /news", "/news", {"first": TOKEN, "second": TOKEN}),
+        seen("POST /things", "/things", {"token": TOKEN}, at=1, status=201),
+        seen("GET /use", "/use", at=2, **BEARER),
+    ]
+    assert [(rule.maker, rule.user) for rule in bindings(rows, wishes)] == [(maker, "* header authorization")]
+
+
 def test_the_binder_names_takes_and_slots_of_each_exchange() -> None:
     made, asked = pair({"answer": {"id": 41}}, {"endpoint": "GET /things/{id}", "target": "/things/41"})
     binder = Binder(bindings([made, asked]))
