@@ -14,7 +14,7 @@ from tests.bench.machine import (
     Server,
     child,
     free_port,
-    move_group,
+    move_children,
     nginx,
     run,
     table,
@@ -34,7 +34,8 @@ def cost(scratch: Path, seconds: int) -> str:
                 port = free_port()
                 with child([*arguments, *_listening(name, port)], GENERATOR_CORE) as process:
                     wait_for(port, 30)
-                    move_group(process.pid, "replay.capture.recorder", SERVER_CORE)
+                    if name == "replay capture":
+                        move_children(process.pid, "replay.capture.recorder", SERVER_CORE)
                     rates.setdefault(name, []).append(_through(port, seconds))
     middle = {name: median(values) for name, values in rates.items()}
     bare = middle["mitmdump"]

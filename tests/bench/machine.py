@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 GENERATOR_CORE, SERVER_CORE = 0, 1
 
 BODY = b'{"id":41,"name":"A plain white mug","price":"12.50","stock":[3,0,7],"tags":["kitchen","mug"]}'
@@ -113,16 +115,15 @@ def run(arguments: Sequence[str], core: int | None = GENERATOR_CORE, timeout: fl
     return done.stdout
 
 
-def move_group(group: int, word: str, core: int) -> None:
-    """Pin those processes of a group whose command line holds `word` to another core."""
-    for entry in Path("/proc").iterdir():
-        try:
-            mine = entry.name.isdigit() and os.getpgid(int(entry.name)) == group
-            if mine and word.encode() in (entry / "cmdline").read_bytes():
-                for thread in (entry / "task").iterdir():
-                    os.sched_setaffinity(int(thread.name), {core})
-        except OSError:
-            continue  # it ended meanwhile
+def move_children(pid: int, word: str, core: int) -> None:
+    """Pin those descendants of a process whose command line holds `word` to another core; there has to be one."""
+    moved = 0
+    for child in psutil.Process(pid).children(recursive=True):
+        if word in " ".join(child.cmdline()):
+            moved += 1
+            for thread in child.threads():
+                os.sched_setaffinity(thread.id, {core})
+    assert moved, f"no process of {word} to move"
 
 
 def peak_mb(arguments: Sequence[str], core: int | None = GENERATOR_CORE) -> float:
