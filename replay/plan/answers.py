@@ -23,6 +23,7 @@ from replay.model import Header
 from replay.plan.places import WEAK, Key, Place, strength
 
 MOST_REPEATED = 64
+_ENCODING = len("content-encoding")
 MOST_VALUES = 512
 """Values taken from one answer: longer lists are catalogues."""
 
@@ -158,9 +159,10 @@ class Answer:
 def repeated(headers: Sequence[Header], body: bytes | None, known: OrderedDict[str, Any]) -> list[str]:
     """Those of the latest values that the body or a header holds; short ones may be there by accident."""
     told = "\n".join([value for _, value in headers])
-    encodings = (
-        _value(headers, "content-encoding") if "ncoding" in "".join([name for name, _ in headers]) else ""
-    )
+    encodings = ""
+    for name, value in headers:
+        if len(name) == _ENCODING and name.lower() == "content-encoding":
+            encodings = value
     text = decode(body, encodings)[0] if body and encodings else body or b""
     values = islice(reversed(known), MOST_REPEATED)
     return [value for value in values if value in told or value.encode() in text]

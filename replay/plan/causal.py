@@ -41,14 +41,19 @@ class Causality:
         session = self._sessions.setdefault(session_id, _Session())
         number = session.count
         session.count += 1
-        session.ended = [other for other in session.ended if other.implied_from > started_at]
-        awaited = [other for other in session.ended if other.end <= started_at]
+        end = NEVER if duration_ns is None else started_at + duration_ns
+        kept: list[_Ended] = []
+        awaited: list[int] = []
+        for other in session.ended:
+            if other.implied_from > started_at:
+                kept.append(other)
+                if other.end <= started_at:
+                    awaited.append(other.number)
+                    other.implied_from = min(other.implied_from, end)
         if duration_ns is not None:
-            end = started_at + duration_ns
-            for other in awaited:
-                other.implied_from = min(other.implied_from, end)
-            session.ended.append(_Ended(number, end))
-        return number, tuple(other.number for other in awaited)
+            kept.append(_Ended(number, end))
+        session.ended = kept
+        return number, tuple(awaited)
 
     def close(self, session_id: str) -> None:
         """Forget a session that has no more requests."""

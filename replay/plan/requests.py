@@ -121,16 +121,20 @@ def script(
                 blocks[block] = in_block
     else:
         in_block = _block(block, want, kinds, known, follows_length=not chunked)
-    in_head = (*_start(start.decode("latin-1"), want, kinds, known), *in_block)
+    in_head = (*_start(start, want, kinds, known), *in_block)
     return None if _is_plain(in_head) and _is_plain(in_body) else (in_head, in_body, chunked)
 
 
-def _start(start: str, want: Want, kinds: frozenset[str], known: Collection[str] | None) -> tuple[Piece, ...]:
+def _start(
+    start: bytes, want: Want, kinds: frozenset[str], known: Collection[str] | None
+) -> tuple[Piece, ...]:
     """The request line, its end included."""
-    method, _, rest = start.partition(" ")
+    if kinds.isdisjoint(("path", "query")):
+        return (start + b"\r\n",)
+    method, _, rest = start.decode("latin-1").partition(" ")
     target, _, version = rest.rpartition(" ")
-    if kinds.isdisjoint(("path", "query")) or not _may_hold(target, known):
-        return (f"{start}\r\n".encode("latin-1"),)
+    if not _may_hold(target, known):
+        return (start + b"\r\n",)
     return _packed([f"{method} ", *_target(target, want), f" {version}\r\n"])
 
 
@@ -172,8 +176,8 @@ def _may_hold(text: str, known: Collection[str] | None) -> bool:
 def written(made: Script, live: Live) -> tuple[bytes, bytes] | None:
     """Head and body with live values, `None` where all of them are the recorded ones."""
     in_head, in_body, chunked = made
-    body, changed = _join(in_body, live, b"")
-    head, also = _join(in_head, live, str(len(body)).encode())
+    body, changed = _join(in_body, live, 0) if in_body else (b"", False)
+    head, also = _join(in_head, live, len(body))
     if not changed and not also:
         return None
     if chunked:
@@ -208,7 +212,7 @@ def substituted(
         return None if chosen is None else (chosen,)
 
     def text(pieces: list[Piece]) -> str:
-        return _join(_packed(pieces), _Chosen(), b"")[0].decode("latin-1")
+        return _join(_packed(pieces), _Chosen(), 0)[0].decode("latin-1")
 
     if not kinds.isdisjoint(("path", "query")):
         target = text(_target(target, want))
@@ -218,7 +222,8 @@ def substituted(
     return target, new if not kinds.isdisjoint(("header", "cookie")) else tuple(headers), body
 
 
-def _join(pieces: tuple[Piece, ...], live: Live, length: bytes) -> tuple[bytes, bool]:
+def _join(pieces: tuple[Piece, ...], live: Live, length: int) -> tuple[bytes, bool]:
+    """The pieces written out, `length` being that of the body they tell of; and whether anything is another."""
     parts, changed = [], False
     for piece in pieces:
         if type(piece) is bytes:
@@ -227,7 +232,8 @@ def _join(pieces: tuple[Piece, ...], live: Live, length: bytes) -> tuple[bytes, 
         kind = piece[0]
         if kind == LENGTH:
             # The recorded line may have been written oddly: it stays where it is still true.
-            parts.append(piece[1] if piece[1].strip() == length else length)
+            told = b"%d" % length
+            parts.append(piece[1] if piece[1].strip() == told else told)
             continue
         new: bytes | None
         if kind == SLOT:
@@ -235,7 +241,7 @@ def _join(pieces: tuple[Piece, ...], live: Live, length: bytes) -> tuple[bytes, 
             new = None if value is None or value == piece[1] else encode(piece[2], value)
             raw = piece[3]
         elif kind == WRAP:
-            inner, differs = _join(piece[3], live, b"")
+            inner, differs = _join(piece[3], live, 0)
             new = encode(piece[1], inner.decode("utf-8", "surrogateescape")) if differs else None
             raw = piece[2]
         else:
@@ -552,7 +558,10 @@ def _is_text(pieces: list[Piece]) -> bool:
 
 
 def _is_plain(pieces: tuple[Piece, ...]) -> bool:
-    return all(type(piece) is bytes for piece in pieces)
+    for piece in pieces:  # noqa: SIM110 (a generator would take longer than the loop: this is asked twice a request)
+        if type(piece) is not bytes:
+            return False
+    return True
 
 
 def _packed(pieces: list[Piece]) -> tuple[Piece, ...]:

@@ -59,6 +59,7 @@ _COLUMNS = (
     "request_size",
 )
 _ANSWER_COLUMNS = ("status", "response_headers", "response_body")
+_NO_ANSWER = (None, (), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +175,8 @@ class Planner:
             )
             if request.target is not target or request.headers is not headers or request.body is not body:
                 wire = wire._replace(exact=False)
-            seen = Seen(
-                *(exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body),
-                *(answer or (None, (), None)),
-            )
+            known = (exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body)
+            seen = Seen._make(known + (tuple(answer) or _NO_ANSWER))
             tie = ties.tie(seen, wire, request.body or b"")
             lane = lanes.assign(connection_id, started_at, duration_ns)
             yield Planned(
