@@ -36,7 +36,7 @@ def cost(scratch: Path, seconds: int) -> str:
                     wait_for(port, 30)
                     if name == "replay capture":
                         move_children(process.pid, "replay.capture.recorder", SERVER_CORE)
-                    rates.setdefault(name, []).append(_through(port, seconds))
+                    rates.setdefault(name, []).append(through(port, seconds))
     middle = {name: median(values) for name, values in rates.items()}
     bare = middle["mitmdump"]
     rows = [[name, f"{rate:,.0f}", f"{1 - rate / bare:+.1%}"] for name, rate in middle.items()]
@@ -63,7 +63,7 @@ def _listening(name: str, port: int) -> list[str]:
     return ["--listen-host", "127.0.0.1", "--listen-port", str(port)]
 
 
-def _through(port: int, seconds: int) -> float:
+def through(port: int, seconds: int) -> float:
     url = f"http://127.0.0.1:{port}/products/41"
     headers = (
         "-H",
