@@ -214,7 +214,8 @@ def test_ctrl_c_twice_does_not_wait_for_answers(tmp_path: Path) -> None:
     arguments = ("run", tmp_path / "capture", "--target", "URL", "--out", tmp_path / "run", "--timeout", 300)
     with RecordingServer(behave) as server:
         with command("-m", "replay", *(server.url if a == "URL" else a for a in arguments)) as process:
-            wait_until(lambda: len(server.requests) > 20)
+            # Well into the run: a replayer that has not reported yet is ended as one that is still starting.
+            wait_until(lambda: len(server.requests) > 200)
             process.send_signal(signal.SIGINT)
             wait_until(lambda: not sends_more(server))
             process.send_signal(signal.SIGINT)
