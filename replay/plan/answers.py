@@ -8,11 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from html import unescape
-from itertools import islice
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -22,8 +20,6 @@ from replay.codings import decode
 from replay.model import Header
 from replay.plan.places import WEAK, Key, Place, strength
 
-MOST_REPEATED = 64
-_ENCODING = len("content-encoding")
 MOST_VALUES = 512
 """Values taken from one answer: longer lists are catalogues."""
 
@@ -156,16 +152,11 @@ class Answer:
         return _within(tree, place.within)
 
 
-def repeated(headers: Sequence[Header], body: bytes | None, known: OrderedDict[str, Any]) -> list[str]:
-    """Those of the latest values that the body or a header holds; short ones may be there by accident."""
-    told = "\n".join([value for _, value in headers])
-    encodings = ""
-    for name, value in headers:
-        if len(name) == _ENCODING and name.lower() == "content-encoding":
-            encodings = value
-    text = decode(body, encodings)[0] if body and encodings else body or b""
-    values = islice(reversed(known), MOST_REPEATED)
-    return [value for value in values if value in told or value.encode() in text]
+def text_of(headers: Sequence[Header], body: bytes | None) -> bytes:
+    """All that an answer says: the values of its headers, and its body decoded."""
+    told = "\n".join([value for _, value in headers]).encode()
+    encodings = _value(headers, "content-encoding")
+    return b"%b\n%b" % (told, decode(body, encodings)[0] if body and encodings else body or b"")
 
 
 def set_cookie(value: str) -> tuple[str, str, bool]:

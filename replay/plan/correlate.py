@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 from replay.errors import ConfigError
 from replay.model import Header
-from replay.plan.answers import Answer, repeated
+from replay.plan.answers import Answer, text_of
 from replay.plan.causal import NEVER
 from replay.plan.places import LONGEST, NOTHING, STRONG, WEAK, Place, agree, strength
-from replay.plan.requests import Script, consumed, script
+from replay.plan.requests import Kept, Script, consumed, script
 
 LEARN_FROM = 50_000
 """Exchanges that the rules are learned from; of longer captures, a share of the sessions."""
@@ -36,6 +36,7 @@ MIN_HITS = 0.5
 """The share of the requests that could carry a weak value and do."""
 
 _SESSIONS, _VALUES, _EXAMPLES, _MATCHES, _TAKES, _OWNERS = 20_000, 4096, 3, 1000, 256, 2_000_000
+_LATEST = 64
 _MANY = -1
 
 ANY = "*"
@@ -390,13 +391,20 @@ class _Handed:
 
 
 class _Table(OrderedDict[str, _Handed]):
-    """What a session has been handed. `blocks` are header blocks scripted since the last value came, which was there
-    when it was `ready`."""
+    """What a session has been handed. `kept` is from requests scripted since the last value came, which was there when
+    it was `ready`. `latest` are the last values, by what is looked for in texts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ready = 0
-        self.blocks: dict[bytes, tuple[Any, ...]] = {}
+        self.kept = Kept()
+        self.latest: dict[bytes, str] = {}
+
+    def changed(self, ready: int) -> None:
+        """An answer that ended then has handed out something."""
+        self.ready = max(self.ready, ready)
+        self.kept.clear()
+        self.latest = {value.encode(): value for value in islice(reversed(self), _LATEST)}
 
 
 Take = tuple[Place | None, str]
@@ -413,21 +421,22 @@ class Binder:
         for rule in rules:
             self._makers[rule.source].add(rule.place)
             self._users[rule.endpoint][rule.target].add(rule.maker)
-        self._known: dict[str, tuple[dict[str, set[str]], frozenset[str]]] = {}
+        self._known: dict[str, tuple[dict[str, set[str]], frozenset[str], bool]] = {}
         self._handed: dict[str, _Table] = {}
 
-    def _users_of(self, endpoint: str) -> tuple[dict[str, set[str]], frozenset[str]]:
-        """The places of this endpoint's requests that are bound, each with its makers; and their kinds."""
-        known = self._known.get(endpoint)
-        if known is None:
-            users = {**self._users.get(ANY, {}), **self._users.get(endpoint, {})}
-            kinds = frozenset(re.split(r"[ .\[]", place, maxsplit=1)[0] for place in users)
-            known = self._known[endpoint] = (users, kinds)
+    def _users_of(self, endpoint: str) -> tuple[dict[str, set[str]], frozenset[str], bool]:
+        """The places of this endpoint's requests that are bound, each with its makers; their kinds; and whether header
+        lines are bound like those of any other endpoint."""
+        own = self._users.get(endpoint, {})
+        users = {**self._users.get(ANY, {}), **own}
+        kinds = frozenset(re.split(r"[ .\[]", place, maxsplit=1)[0] for place in users)
+        alike = not any(place.startswith(("header ", "cookie ")) for place in own)
+        known = self._known[endpoint] = (users, kinds, alike)
         return known
 
     def script(self, seen: Seen, head: bytes, body: bytes, chunked: bool) -> Script | None:
         """The request as a script, `None` where it carries nothing that is bound and no cookie."""
-        users, kinds = self._users_of(seen.endpoint)
+        users, kinds, alike = self._known.get(seen.endpoint) or self._users_of(seen.endpoint)
         handed = self._handed.get(seen.session_id)
         cookies = b"ookie: " in head or b"OOKIE: " in head
         if not cookies and (not users or handed is None):
@@ -443,24 +452,31 @@ class Binder:
 
         if handed is None:
             return script(head, body, chunked, want, frozenset())
-        blocks = handed.blocks if seen.started_at >= handed.ready else None
-        return script(head, body, chunked, want, kinds, handed, blocks)
+        kept = handed.kept if alike and seen.started_at >= handed.ready else None
+        known = handed.latest if len(handed) <= _LATEST else None
+        return script(head, body, chunked, want, kinds, known, kept)
 
-    def takes(self, seen: Seen, number: int) -> tuple[Take, ...]:
-        """What to take from the live answer to the session's request of that number."""
+    def takes(self, seen: Seen, number: int, text: bytes | None = None) -> tuple[Take, ...]:
+        """What to take from the live answer to the session's request of that number.
+
+        `text` is what the recorded answer says (see `text_of`), if whoever asks has it at hand: then of answers that
+        make nothing no header and no body is looked at.
+        """
         places = self._makers.get(seen.endpoint)
         known = self._handed.get(seen.session_id)
         if seen.duration_ns is None or seen.status is None or seen.status >= 400 or not (places or known):
             return ()
         found: list[Take] = []
         if known:
-            found += [(None, value) for value in repeated(seen.response_headers, seen.response_body, known)]
+            if text is None:
+                text = text_of(seen.response_headers, seen.response_body)
+            # Of the latest only: short values may be there by accident.
+            found = [(None, value) for written, value in known.latest.items() if written in text]
         if not places:
             return tuple(found)
         answer = Answer(seen.response_headers, seen.response_body)
-        handed = self._handed.setdefault(seen.session_id, _Table())
-        handed.blocks.clear()
-        handed.ready = max(handed.ready, seen.started_at + seen.duration_ns)
+        handed = known if known is not None else self._handed.setdefault(seen.session_id, _Table())
+        end = seen.started_at + seen.duration_ns
         for place, value in answer.produced():
             # The rule stands: a value that looks like nothing by chance is bound like the others.
             if place.erased in places and len(value) <= LONGEST and len(found) < _TAKES:
@@ -471,14 +487,16 @@ class Binder:
                     before.makers[maker] = None
                     continue
                 handed.pop(value, None)
-                handed[value] = _Handed({maker: None}, number, seen.started_at + seen.duration_ns)
+                handed[value] = _Handed({maker: None}, number, end)
                 if len(handed) > _VALUES:
                     handed.popitem(last=False)
+        handed.changed(end)
         return tuple(found)
 
-    def makes(self, endpoint: str) -> bool:
-        """Whether answers of this endpoint hand out anything that is bound."""
-        return endpoint in self._makers
+    @property
+    def makers(self) -> frozenset[str]:
+        """The endpoints whose answers hand out what is bound."""
+        return frozenset(self._makers)
 
     def close(self, session_id: str) -> None:
         """Forget a session that has no more requests."""

@@ -5,7 +5,7 @@ a slot; everything else stays the bytes it was. Values are found inside what wra
 JSON, a base64 of JSON, the claims of a JWT, a URL in a header), and written back the same way. A slot keeps the
 recorded bytes: written with the recorded value, a script gives exactly what was recorded.
 
-A piece of a script is bytes, or a tuple that opens with what it is: `SLOT`, `WRAP`, `COOKIES` or `LENGTH`.
+A piece of a script is bytes, or a tuple that opens with what it is: `SLOT`, `WRAP`, `COOKIES`, `LENGTH` or `BLOCK`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -22,17 +22,18 @@ import orjson
 from replay.model import Header
 from replay.plan.places import Key, Place
 
-SLOT, WRAP, COOKIES, LENGTH = range(4)
+SLOT, WRAP, COOKIES, LENGTH, BLOCK = range(5)
 Piece = Any
 """`bytes`; `(SLOT, value, codec, raw, origin)`; `(WRAP, codec, raw, pieces)`; `(COOKIES, raw, ((name, origin), ...))`;
-`(LENGTH, raw)`."""
+`(LENGTH, raw)`; and, last of a head, `(BLOCK, number, pieces)`: header lines that later requests of the session name
+by `(BLOCK, number)`."""
 Script = tuple[tuple[Piece, ...], tuple[Piece, ...], bool]
 """The pieces of the head, those of the body, and whether the body goes out as one chunk."""
 Want = Callable[[Place, str], Any]
 """Takes a place and the value there; gives an origin for what is to become a slot, `None` for the rest."""
 
 _DEEPEST = 3
-_MOST_BLOCKS = 16
+_MOST_KEPT = 16
 _SHORTEST_CODED = 16
 _LARGEST = 256 << 10
 _UNTOLD = frozenset(
@@ -73,6 +74,9 @@ class Live(Protocol):
     def follows(self) -> bool:
         """Whether the server has set any cookie."""
 
+    def block(self, number: int) -> tuple[bytes, bool]:
+        """The pieces of a block written out (see `joined`), by the number of the last block that had it."""
+
 
 def consumed(target: str, headers: Sequence[Header], body: bytes | None) -> list[tuple[Place, str]]:
     """All values of a request with their places."""
@@ -89,6 +93,8 @@ def consumed(target: str, headers: Sequence[Header], body: bytes | None) -> list
     return found
 
 
+_NO_BODY: tuple[Piece, ...] = ()
+_IN_START = frozenset({"path", "query"})
 KINDS = frozenset({"path", "query", "header", "cookie", "$", "form"})
 
 
@@ -98,48 +104,78 @@ def script(
     chunked: bool,
     want: Want,
     kinds: frozenset[str] = KINDS,
-    known: Collection[str] | None = None,
-    blocks: dict[bytes, tuple[Piece, ...]] | None = None,
+    known: Collection[bytes] | None = None,
+    kept: Kept | None = None,
 ) -> Script | None:
     """The script of a request that is ready to send, `None` where nothing in it is wanted.
 
-    Only places of these `kinds` are looked at, and only texts that may hold one of the `known` values; cookies
-    always are. `blocks` keeps the pieces of header blocks from one request to the next that is written alike.
+    Only places of these `kinds` are looked at, and only texts that may hold one of the `known` values (in UTF-8);
+    cookies always are. `kept` is what earlier requests of the session that are written alike have left, while the
+    same is wanted.
     """
     start, _, block = head.partition(b"\r\n")
-    in_body: tuple[Piece, ...] = (body,) if body else ()
-    if body and not kinds.isdisjoint(("$", "form")):
-        text = body.decode("latin-1")
-        in_body = _packed(_body(text, _lines(block), want)) if _may_hold(text, known) else in_body
-    if _is_plain(in_body):
-        in_block = None if blocks is None else blocks.get(block)
-        if in_block is None:
-            in_block = _block(block, want, kinds, known, follows_length=False)
-            if blocks is not None:
-                if len(blocks) >= _MOST_BLOCKS:
-                    blocks.clear()
-                blocks[block] = in_block
+    in_body: tuple[Piece, ...] = (body,) if body else _NO_BODY
+    if body and not kinds.isdisjoint(("$", "form")) and _may_hold(body, known):
+        in_body = _packed(_body(body.decode("latin-1"), _lines(block), want))
+    plain = in_body is _NO_BODY or _is_plain(in_body)
+    if kept is None or not plain:
+        in_block = _block(block, want, kinds, known, follows_length=not plain and not chunked)
+        in_start = _start(start, want, kinds, known)
     else:
-        in_block = _block(block, want, kinds, known, follows_length=not chunked)
-    in_head = (*_start(start, want, kinds, known), *in_block)
-    return None if _is_plain(in_head) and _is_plain(in_body) else (in_head, in_body, chunked)
+        in_block = kept.blocks.get(block) or kept.block(block, _block(block, want, kinds, known, False))
+        in_start = kept.starts.get(start) or kept.start(start, _start(start, want, kinds, known))
+    if plain and len(in_start) == len(in_block) == 1 and type(in_start[0]) is type(in_block[0]) is bytes:
+        return None
+    return (*in_start, *in_block), in_body, chunked
+
+
+class Kept:
+    """Request lines and header blocks of a session, as pieces: what its requests have in common."""
+
+    __slots__ = ("blocks", "starts")
+
+    def __init__(self) -> None:
+        self.blocks: dict[bytes, tuple[Piece, ...]] = {}
+        self.starts: dict[bytes, tuple[Piece, ...]] = {}
+
+    def clear(self) -> None:
+        """Something else is wanted from now on."""
+        self.blocks.clear()
+        self.starts.clear()
+
+    def start(self, start: bytes, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+        """Keep a request line that has slots."""
+        if len(pieces) > 1:
+            if len(self.starts) >= _MOST_KEPT:
+                self.starts.clear()
+            self.starts[start] = pieces
+        return pieces
+
+    def block(self, block: bytes, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+        """A header block for this request. What is kept for the next ones is its number, where it has slots."""
+        if len(self.blocks) >= _MOST_KEPT:
+            self.blocks.clear()
+        if _is_plain(pieces):
+            self.blocks[block] = pieces
+            return pieces
+        number = len(self.blocks)
+        self.blocks[block] = ((BLOCK, number),)
+        return ((BLOCK, number, pieces),)
 
 
 def _start(
-    start: bytes, want: Want, kinds: frozenset[str], known: Collection[str] | None
+    start: bytes, want: Want, kinds: frozenset[str], known: Collection[bytes] | None
 ) -> tuple[Piece, ...]:
     """The request line, its end included."""
-    if kinds.isdisjoint(("path", "query")):
+    if kinds.isdisjoint(_IN_START) or not _may_hold(start, known):
         return (start + b"\r\n",)
     method, _, rest = start.decode("latin-1").partition(" ")
     target, _, version = rest.rpartition(" ")
-    if not _may_hold(target, known):
-        return (start + b"\r\n",)
     return _packed([f"{method} ", *_target(target, want), f" {version}\r\n"])
 
 
 def _block(
-    block: bytes, want: Want, kinds: frozenset[str], known: Collection[str] | None, follows_length: bool
+    block: bytes, want: Want, kinds: frozenset[str], known: Collection[bytes] | None, follows_length: bool
 ) -> tuple[Piece, ...]:
     """The header lines and the blank line after them."""
     pieces: list[Piece] = []
@@ -148,7 +184,9 @@ def _block(
         pieces.append(f"{name}: ")
         if follows_length and lower == "content-length":
             pieces.append((LENGTH, value.encode("latin-1")))
-        elif lower == "cookie" or ("header" in kinds and lower not in _UNTOLD and _may_hold(value, known)):
+        elif lower == "cookie" or (
+            "header" in kinds and lower not in _UNTOLD and _may_hold(value.encode("latin-1"), known)
+        ):
             pieces += _header(name, value, want)
         else:
             pieces.append(value)
@@ -162,27 +200,42 @@ def _lines(block: bytes) -> list[Header]:
     return [(name, value.removeprefix(" ")) for name, _, value in parted]
 
 
-_ENCODED = re.compile(r"[%+\\]|[A-Za-z0-9_-]{16}")
-_MOST_LOOKED_FOR = 64
+_ENCODED = re.compile(rb"[%+\\\x80-\xff]|[A-Za-z0-9_-]{16}")
 
 
-def _may_hold(text: str, known: Collection[str] | None) -> bool:
+def _may_hold(text: bytes, known: Collection[bytes] | None) -> bool:
     """Whether a text holds one of the values, or may in some encoding: a cheap look before the close one."""
-    if known is None or len(known) > _MOST_LOOKED_FOR or _ENCODED.search(text):
+    if known is None or _ENCODED.search(text):
         return True
-    return any(value in text for value in known)
+    for value in known:  # noqa: SIM110 (a generator would take longer than the loop: this is asked for every request)
+        if value in text:
+            return True
+    return False
 
 
-def written(made: Script, live: Live) -> tuple[bytes, bytes] | None:
-    """Head and body with live values, `None` where all of them are the recorded ones."""
+def written(made: Script, live: Live) -> tuple[bytes, bytes, bool]:
+    """Head and body with live values, and whether any of them is another than the recorded one."""
     in_head, in_body, chunked = made
-    body, changed = _join(in_body, live, 0) if in_body else (b"", False)
-    head, also = _join(in_head, live, len(body))
-    if not changed and not also:
-        return None
+    body, changed = joined(in_body, live) if in_body else (b"", False)
+    head, also = joined(in_head, live, len(body))
     if chunked:
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
-    return head, body
+    return head, body, changed or also
+
+
+def defined(made: Script) -> tuple[int, tuple[Piece, ...]] | None:
+    """The block that later requests of the session may name, if this one brings it: its number and its pieces."""
+    last = made[0][-1]
+    return (last[1], last[2]) if type(last) is tuple and last[0] == BLOCK and len(last) > 2 else None
+
+
+def whole(made: Script, blocks: Mapping[int, tuple[Piece, ...]]) -> Script:
+    """The script with its block's pieces in place of the number, which may come to mean another."""
+    in_head, in_body, chunked = made
+    last = in_head[-1]
+    if type(last) is not tuple or last[0] != BLOCK:
+        return made
+    return (*in_head[:-1], *blocks[last[1]]), in_body, chunked
 
 
 class _Chosen:
@@ -196,6 +249,9 @@ class _Chosen:
 
     def follows(self) -> bool:
         return False
+
+    def block(self, number: int) -> tuple[bytes, bool]:
+        raise NotImplementedError
 
 
 def substituted(
@@ -212,7 +268,7 @@ def substituted(
         return None if chosen is None else (chosen,)
 
     def text(pieces: list[Piece]) -> str:
-        return _join(_packed(pieces), _Chosen(), 0)[0].decode("latin-1")
+        return joined(_packed(pieces), _Chosen())[0].decode("latin-1")
 
     if not kinds.isdisjoint(("path", "query")):
         target = text(_target(target, want))
@@ -222,7 +278,7 @@ def substituted(
     return target, new if not kinds.isdisjoint(("header", "cookie")) else tuple(headers), body
 
 
-def _join(pieces: tuple[Piece, ...], live: Live, length: int) -> tuple[bytes, bool]:
+def joined(pieces: tuple[Piece, ...], live: Live, length: int = 0) -> tuple[bytes, bool]:
     """The pieces written out, `length` being that of the body they tell of; and whether anything is another."""
     parts, changed = [], False
     for piece in pieces:
@@ -230,6 +286,11 @@ def _join(pieces: tuple[Piece, ...], live: Live, length: int) -> tuple[bytes, bo
             parts.append(piece)
             continue
         kind = piece[0]
+        if kind == BLOCK:
+            text, differs = live.block(piece[1])
+            parts.append(text)
+            changed = changed or differs
+            continue
         if kind == LENGTH:
             # The recorded line may have been written oddly: it stays where it is still true.
             told = b"%d" % length
@@ -241,7 +302,7 @@ def _join(pieces: tuple[Piece, ...], live: Live, length: int) -> tuple[bytes, bo
             new = None if value is None or value == piece[1] else encode(piece[2], value)
             raw = piece[3]
         elif kind == WRAP:
-            inner, differs = _join(piece[3], live, 0)
+            inner, differs = joined(piece[3], live)
             new = encode(piece[1], inner.decode("utf-8", "surrogateescape")) if differs else None
             raw = piece[2]
         else:

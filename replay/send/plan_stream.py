@@ -28,7 +28,8 @@ class Planned(NamedTuple):
     (sent_head, sent_body) where the bytes are not the captured ones. `causal` is the session's number, the
     arrival's number in it, the numbers it awaits, and whether it is the session's last; `None` for an arrival that
     is alone in its session. `script` (see `replay.plan.requests`) and `takes` (`replay.plan.correlate`) say what of
-    the session's earlier answers goes into the request, and what of its own answer is kept. `unbound` is told by
+    the session's earlier answers goes into the request, which is not in `wire` then, and what of its own answer is
+    kept. `unbound` is told by
     the sender: values that were wanted and not there.
     """
 

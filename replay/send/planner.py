@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ from replay.plan.dispatch import DENIED, EXCLUDED, WRITE, Selection, share_of
 from replay.plan.rewrite import Parts
 from replay.plan.sessions import Lanes
 from replay.plan.times import times_of
+from replay.send import answering
 from replay.send.learning import learn
 from replay.send.plan_stream import (
     BLOCK_BYTES,
@@ -58,8 +60,7 @@ _COLUMNS = (
     "request_body",
     "request_size",
 )
-_ANSWER_COLUMNS = ("status", "response_headers", "response_body")
-_NO_ANSWER = (None, (), None)
+_NO_ANSWER: answering.Read = ((None, (), None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +139,23 @@ class Planner:
         limit = None if self._settings.duration is None else int(self._settings.duration * pacing.SECOND)
         first: int | None = None
         recorded = offset
-        for row in self._rows():
+        for row, (answer, text) in self._rows():
             (exchange_id, session_id, connection_id, started_at, duration_ns, method, target, host) = row[:8]
-            endpoint, version, headers, body, size, *answer = row[8:]
+            endpoint, version, headers, body, size = row[8:]
             if reason := self._left_out(endpoint, method, target):
                 self.counts[reason] += lap == 0
-                if answer and share_of(session_id, self._order.shares) == self._order.share:
-                    ties.leave_out(
-                        Seen(
-                            *(exchange_id, session_id, started_at, duration_ns, endpoint, target),
-                            *(headers, body, *answer),
-                        )
+                if self._binder is not None and share_of(session_id, self._order.shares) == self._order.share:
+                    known = (
+                        exchange_id,
+                        session_id,
+                        started_at,
+                        duration_ns,
+                        endpoint,
+                        target,
+                        headers,
+                        body,
                     )
+                    ties.leave_out(Seen._make(known + answer), text)
                 continue
             if first is None:
                 first = started_at
@@ -176,8 +182,7 @@ class Planner:
             if request.target is not target or request.headers is not headers or request.body is not body:
                 wire = wire._replace(exact=False)
             known = (exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body)
-            seen = Seen._make(known + (tuple(answer) or _NO_ANSWER))
-            tie = ties.tie(seen, wire, request.body or b"")
+            tie = ties.tie(Seen._make(known + answer), wire, request.body or b"", text)
             lane = lanes.assign(connection_id, started_at, duration_ns)
             yield Planned(
                 due_ns=due,
@@ -186,9 +191,9 @@ class Planner:
                 endpoint=endpoint,
                 method=method,
                 exact=wire.exact,
-                wire=wire.head + wire.body,
+                wire=b"" if tie.script is not None else wire.head + wire.body,
                 identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
-                changed=_changed(wire),
+                changed=None if tie.script is not None else _changed(wire),
                 skipped=wire.skipped,
                 causal=tie.causal,
                 script=tie.script,
@@ -215,9 +220,16 @@ class Planner:
             target=new.target, headers=tuple(new.headers), body=new.body, size=len(new.body or b"")
         )
 
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        for batch in self._dataset.batches(_COLUMNS + (_ANSWER_COLUMNS if self._binder is not None else ())):
-            yield from to_rows(batch)
+    def _rows(self) -> Iterator[tuple[tuple[Any, ...], answering.Read]]:
+        """Exchanges, and what is read of their answers."""
+        if self._binder is None:
+            for batch in self._dataset.batches(_COLUMNS):
+                yield from zip(to_rows(batch), repeat(_NO_ANSWER), strict=False)
+            return
+        for batch in self._dataset.batches(_COLUMNS + answering.COLUMNS):
+            yield from zip(
+                to_rows(batch.select(_COLUMNS)), answering.answers(batch, self._binder.makers), strict=True
+            )
 
     def _exchanges_per(self) -> tuple[Counter[str], Counter[str]]:
         """How many arrivals each connection and each session has, so that the last one can be told when it comes."""

@@ -16,7 +16,7 @@ import msgpack
 
 from replay.plan.answers import Answer
 from replay.plan.places import Place
-from replay.plan.requests import written
+from replay.plan.requests import Piece, Script, defined, joined, whole, written
 from replay.plan.signing import with_header
 from replay.send.connection import Outcome
 from replay.send.logins import Login, LoginError
@@ -52,6 +52,10 @@ class Session:
     """What became of arrivals that did not hand out what the recorded ones had: number → why."""
     missing: list[str] = field(default_factory=list)
     bound: int = 0
+    blocks: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
+    """Header lines that several of its requests share."""
+    ready: dict[int, tuple[bytes, bool, int]] = field(default_factory=dict)
+    """Blocks written out, whether they differ, and the values bound in them: good until a value changes."""
     last: bool = False
     credential: str | None = None
     login_failed: str | None = None
@@ -79,8 +83,28 @@ class Session:
         """Whether the target has set any cookie."""
         return bool(self.jar)
 
+    def block(self, number: int) -> tuple[bytes, bool]:
+        """The block of that number with the values of now."""
+        ready = self.ready.get(number)
+        if ready is not None:
+            self.bound += ready[2]
+            return ready[:2]
+        before = self.bound
+        text, differs = joined(self.blocks[number], self)
+        if not self.missing:
+            self.ready[number] = (text, differs, self.bound - before)
+        return text, differs
+
+    def define(self, script: Script) -> None:
+        """Keep the block that a script brings."""
+        block = defined(script)
+        if block is not None:
+            self.blocks[block[0]] = block[1]
+            self.ready.pop(block[0], None)
+
     def keep(self, recorded: str, live: str) -> None:
         """Enter a pair in the table; the oldest goes where there are too many."""
+        self.ready.clear()
         self.table[recorded] = live
         self.table.move_to_end(recorded)
         if len(self.table) > MOST_VALUES:
@@ -112,12 +136,9 @@ class Sessions:
         if causal is None:
             return arrival
         session_number, number, awaits, last = causal
-        session = self._open.get(session_number)
-        if session is None:
-            session = self._open[session_number] = Session()
-            if self._login is not None:
-                session.unfinished.add(LOGIN)
-                gevent.spawn(self._log_in, self._login, session_number, session, session_of(arrival))
+        session = self._open.get(session_number) or self._begin(session_number, arrival)
+        if arrival.script is not None:
+            session.define(arrival.script)
         unfinished = session.unfinished
         awaited = {other for other in awaits if other in unfinished} if unfinished and awaits else None
         if self._login is not None and LOGIN in unfinished:
@@ -127,17 +148,25 @@ class Sessions:
             session.last = True
         if awaited:
             self.waited += 1
+            if arrival.script is not None:
+                arrival = arrival._replace(script=whole(arrival.script, session.blocks))
             session.held.append(_Held((arrival, due_at, now), awaited))
             return None
         return self._bind(arrival, session)
 
     def skip(self, arrival: Planned) -> None:
         """An arrival that is not sent at all."""
-        if arrival.causal is not None and arrival.causal[3]:
-            session = self._open.get(arrival.causal[0])
+        if arrival.causal is None:
+            return
+        number, _, _, last = arrival.causal
+        session = self._open.get(number)
+        if last:
             if session is not None:
                 session.last = True
-                self._close(arrival.causal[0], session)
+                self._close(number, session)
+        elif arrival.script is not None and defined(arrival.script):
+            # Others will name what this one brings.
+            (session or self._begin(number, arrival)).define(arrival.script)
 
     def settle(self, outcome: Outcome) -> tuple[Outcome, list[Due]]:
         """Take from an answer what later requests need; the arrivals that had waited for it alone."""
@@ -161,6 +190,13 @@ class Sessions:
             session.held.clear()
         return given_up
 
+    def _begin(self, number: int, arrival: Planned) -> Session:
+        session = self._open[number] = Session()
+        if self._login is not None:
+            session.unfinished.add(LOGIN)
+            gevent.spawn(self._log_in, self._login, number, session, session_of(arrival))
+        return session
+
     def _close(self, number: int, session: Session) -> None:
         if not session.unfinished and not session.held:
             self._open.pop(number, None)
@@ -181,6 +217,7 @@ class Sessions:
             given = login.run(session_id)
             session.credential = given.value
             session.jar.update(given.cookies)
+            session.ready.clear()
         except LoginError as error:
             session.login_failed = str(error)
         session.unfinished.discard(LOGIN)
@@ -210,28 +247,24 @@ class Sessions:
     def _write(self, arrival: Planned, session: Session) -> Planned:
         """Write the live values into the request."""
         session.bound = 0
-        made = written(arrival.script, session)
+        head, body, differs = written(arrival.script, session)
         self.bound += session.bound
         unbound = None
         if session.missing:
             self.unbound += 1
             unbound = "; ".join(dict.fromkeys(session.missing))[:_LONGEST_CHAIN]
             session.missing.clear()
-        if made is None:
-            return arrival if unbound is None else arrival._replace(unbound=unbound)
-        # Field by field: `_replace` takes several times as long, and this is the hot path.
-        (due_ns, lane, ends, endpoint, method, _, _, identity, _, skipped, causal, script, takes) = arrival[
-            :13
-        ]
-        return Planned(
-            *(due_ns, lane, ends, endpoint, method, False, made[0] + made[1], identity, made, skipped),
-            *(causal, script, takes, unbound),
-        )
+        exact = arrival.exact and not differs
+        sent = None if exact else (head, body)
+        # Not by `_replace`, which takes several times as long: this is the hot path.
+        made = (*arrival[:5], exact, head + body, arrival.identity, sent, *arrival[9:13], unbound)
+        return tuple.__new__(Planned, made)
 
     def _learn(self, session: Session, number: int, outcome: Outcome) -> tuple[tuple[str, str], ...]:
         """Enter cookies and values into the session; the pairs (recorded, live) that the answer gave."""
         answer = Answer(split_head(outcome.head), outcome.body)
         for name, value, gone in answer.cookies():
+            session.ready.clear()
             if gone:
                 session.jar.pop(name, None)
             elif len(session.jar) < MOST_COOKIES or name in session.jar:

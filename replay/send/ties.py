@@ -35,8 +35,9 @@ class Ties:
         self._binder = binder
         self.numbered = numbered
 
-    def tie(self, seen: Seen, wire: Wire, body: bytes) -> Tie:
-        """The ties of one arrival; `body` is the request's body without any framing."""
+    def tie(self, seen: Seen, wire: Wire, body: bytes, text: bytes | None = None) -> Tie:
+        """The ties of one arrival; `body` is the request's body without any framing, `text` that of the answer where
+        it was not read in full."""
         session_id = seen.session_id
         self._left[session_id] -= 1
         if session_id not in self._several:
@@ -50,16 +51,16 @@ class Ties:
         if self._binder is not None:
             if not wire.skipped:
                 script = self._binder.script(seen, wire.head, body, wire.body != body)
-            takes = self._binder.takes(seen, number)
+            takes = self._binder.takes(seen, number, text)
         causal = (self._number(session_id), number, awaits, last)
         if last:
             self._close(session_id)
         return Tie(causal, script, takes)
 
-    def leave_out(self, seen: Seen) -> None:
+    def leave_out(self, seen: Seen, text: bytes | None = None) -> None:
         """An exchange that is not sent: what it handed out will be missed."""
         if self._binder is not None and seen.session_id in self._several and self._left[seen.session_id]:
-            self._binder.takes(seen, NOT_SENT)
+            self._binder.takes(seen, NOT_SENT, text)
 
     def _number(self, session_id: str) -> int:
         number = self._numbers.get(session_id)
