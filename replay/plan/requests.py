@@ -217,16 +217,25 @@ def written(made: Script, live: Live) -> tuple[bytes, bytes, bool]:
     """Head and body with live values, and whether any of them is another than the recorded one."""
     in_head, in_body, chunked = made
     body, changed = joined(in_body, live) if in_body else (b"", False)
-    head, also = joined(in_head, live, len(body))
+    if len(in_head) == 2 and type(in_head[0]) is bytes and in_head[1][0] == BLOCK:
+        # Most requests: nothing live but in header lines that the session has sent before.
+        head, also = live.block(in_head[1][1])
+        head = in_head[0] + head
+    else:
+        head, also = joined(in_head, live, len(body))
     if chunked:
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
     return head, body, changed or also
 
 
+DEFINING = 3
+"""The length of a piece that brings a block: no other piece that ends a head has it, but bytes may."""
+
+
 def defined(made: Script) -> tuple[int, tuple[Piece, ...]] | None:
     """The block that later requests of the session may name, if this one brings it: its number and its pieces."""
     last = made[0][-1]
-    return (last[1], last[2]) if type(last) is tuple and last[0] == BLOCK and len(last) > 2 else None
+    return (last[1], last[2]) if type(last) is tuple and last[0] == BLOCK and len(last) == DEFINING else None
 
 
 def whole(made: Script, blocks: Mapping[int, tuple[Piece, ...]]) -> Script:

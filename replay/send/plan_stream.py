@@ -36,17 +36,22 @@ class Planned(NamedTuple):
     due_ns: int
     lane: int
     ends: tuple[int, ...]
+    identity: bytes
+    causal: tuple[int, int, tuple[int, ...], bool] | None
     endpoint: str
     method: str
     exact: bool
     wire: bytes
-    identity: bytes
-    changed: tuple[bytes, bytes] | None
-    skipped: str | None
-    causal: tuple[int, int, tuple[int, ...], bool] | None = None
+    changed: tuple[bytes, bytes] | None = None
+    skipped: str | None = None
     script: Any = None
     takes: Any = ()
     unbound: str | None = None
+
+
+VARYING = Planned._fields.index("endpoint")
+"""The fields before this one are others in each lap; those from here on are the same."""
+FIELDS = len(Planned._fields)
 
 
 def pack_identity(exchange_id: str, lap: int, session_id: str, connection_id: str, endpoint: str) -> bytes:

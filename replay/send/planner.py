@@ -26,6 +26,8 @@ from replay.plan.rewrite import Parts
 from replay.plan.sessions import Lanes
 from replay.plan.times import times_of
 from replay.send import answering
+from replay.send.laps import MOST_BYTES as LAP_BYTES
+from replay.send.laps import Laps
 from replay.send.learning import learn
 from replay.send.plan_stream import (
     BLOCK_BYTES,
@@ -98,6 +100,7 @@ class Planner:
             remove=frozenset(name.lower() for name in order.settings.remove_headers),
         )
         self._pace = make_pace(order.settings)
+        self._limit = None if settings.duration is None else int(settings.duration * pacing.SECOND)
         self._dataset = Dataset.open(Path(order.capture), "capture")
         self._config = load(Path(order.settings.rules)) if order.settings.rules else Config()
         self._rewriter = rewriter_of(self._config)
@@ -106,6 +109,9 @@ class Planner:
         self._binder = (
             Binder(learn(self._dataset, self._config.bind)) if order.settings.sessions == "live" else None
         )
+        # What rules of the user's make of a request may be something else next time.
+        rewritten = self._rewriter is not None or self._times is not None
+        self._laps = Laps(0 if rewritten or settings.loop == 1 else LAP_BYTES)
         self._index = 0
         self._lane_numbers: dict[tuple[str, int], int] = {}
         self._next_lane = 0
@@ -115,16 +121,22 @@ class Planner:
         """Arrivals of all shares together, so far."""
         return self._index
 
-    def arrivals(self) -> Iterator[Planned]:
-        """All arrivals of this worker's share, lap after lap, until the laps or the duration are over."""
+    def arrivals(self) -> Iterator[bytes]:
+        """All arrivals of this worker's share as rows of the stream, lap after lap, until the laps or the duration are
+        over."""
         lap, offset, numbered = 0, 0, 0
         per_connection, per_session = self._exchanges_per()
         while self._settings.loop == 0 or lap < self._settings.loop:
             before = self._index
-            least = 1 if "login" in self._config.auth else 2
-            ties = Ties(Counter(per_session), numbered, self._binder, least)
-            last = yield from self._lap(lap, offset, Counter(per_connection), ties)
-            numbered = ties.numbered
+            if self._laps.whole:
+                last = yield from self._again(lap, offset)
+            else:
+                least = 1 if "login" in self._config.auth else 2
+                ties = Ties(Counter(per_session), numbered, self._binder, least)
+                last = yield from self._lap(lap, offset, Counter(per_connection), ties)
+                numbered = ties.numbered
+                if lap == 0:
+                    self._laps.end(self._next_lane, numbered)
             if last is None or self._index == before:
                 return
             # The next lap begins one mean gap after the last exchange of this one.
@@ -133,10 +145,9 @@ class Planner:
 
     def _lap(
         self, lap: int, offset: int, left: Counter[str], ties: Ties
-    ) -> Generator[Planned, None, int | None]:
+    ) -> Generator[bytes, None, int | None]:
         """One pass over the capture; returns the recorded offset of its last arrival, `None` when over."""
-        lanes = Lanes()
-        limit = None if self._settings.duration is None else int(self._settings.duration * pacing.SECOND)
+        lanes, limit = Lanes(), self._limit
         first: int | None = None
         recorded = offset
         for row, (answer, text) in self._rows():
@@ -170,9 +181,11 @@ class Planner:
                     )
                 return None
             self._index += 1
-            left[connection_id] -= 1
             if share_of(session_id, self._order.shares) != self._order.share:
+                if lap == 0:
+                    self._laps.pass_by(recorded)
                 continue
+            left[connection_id] -= 1
             request = self._rewritten(
                 session_id, endpoint, started_at, Request(method, target, host, version, headers, body, size)
             )
@@ -184,22 +197,36 @@ class Planner:
             known = (exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body)
             tie = ties.tie(Seen._make(known + answer), wire, request.body or b"", text)
             lane = lanes.assign(connection_id, started_at, duration_ns)
-            yield Planned(
+            arrival = Planned(
                 due_ns=due,
                 lane=self._lane_number(connection_id, lane),
                 ends=self._end(connection_id, lanes) if not left[connection_id] else (),
+                identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
+                causal=tie.causal,
                 endpoint=endpoint,
                 method=method,
                 exact=wire.exact,
                 wire=b"" if tie.script is not None else wire.head + wire.body,
-                identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
                 changed=None if tie.script is not None else _changed(wire),
                 skipped=wire.skipped,
-                causal=tie.causal,
                 script=tie.script,
                 takes=tie.takes,
             )
+            yield pack_arrival(arrival) if lap else self._laps.keep(recorded, exchange_id, arrival)
         return recorded if first is not None else None
+
+    def _again(self, lap: int, offset: int) -> Generator[bytes, None, int | None]:
+        """Another pass, from memory; returns what `_lap` does."""
+        recorded = offset
+        for at, kept in self._laps:
+            recorded = offset + at
+            due = self._pace(self._index, recorded)
+            if self._limit is not None and due >= self._limit:
+                return None
+            self._index += 1
+            if kept is not None:
+                yield self._laps.pack(lap, due, kept)
+        return recorded
 
     def _tagged(self, exchange_id: str) -> Changes:
         assert self._settings.tag is not None
@@ -232,12 +259,14 @@ class Planner:
             )
 
     def _exchanges_per(self) -> tuple[Counter[str], Counter[str]]:
-        """How many arrivals each connection and each session has, so that the last one can be told when it comes."""
+        """How many arrivals of this share each connection and each session has, so that the last one can be told when
+        it comes."""
         connections: Counter[str] = Counter()
         sessions: Counter[str] = Counter()
         for batch in self._dataset.batches(("connection_id", "session_id", "endpoint", "method", "target")):
             for connection_id, session_id, endpoint, method, target in to_rows(batch):
-                if not self._left_out(endpoint, method, target):
+                mine = share_of(session_id, self._order.shares) == self._order.share
+                if mine and not self._left_out(endpoint, method, target):
                     connections[connection_id] += 1
                     sessions[session_id] += 1
         return connections, sessions if self._settings.sessions != "off" else Counter()
@@ -289,9 +318,9 @@ def stream(order: Order, out: BinaryIO) -> None:
     planned = 0
     try:
         planner = Planner(order)
-        for arrival in planner.arrivals():
-            gathered.append(pack_arrival(arrival))
-            size += len(gathered[-1])
+        for row in planner.arrivals():
+            gathered.append(row)
+            size += len(row)
             planned += 1
             if size >= BLOCK_BYTES:
                 _write(out, gathered)

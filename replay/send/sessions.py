@@ -16,7 +16,7 @@ import msgpack
 
 from replay.plan.answers import Answer
 from replay.plan.places import Place
-from replay.plan.requests import Piece, Script, defined, joined, whole, written
+from replay.plan.requests import DEFINING, Piece, Script, defined, joined, whole, written
 from replay.plan.signing import with_header
 from replay.send.connection import Outcome
 from replay.send.logins import Login, LoginError
@@ -137,8 +137,9 @@ class Sessions:
             return arrival
         session_number, number, awaits, last = causal
         session = self._open.get(session_number) or self._begin(session_number, arrival)
-        if arrival.script is not None:
-            session.define(arrival.script)
+        script = arrival.script
+        if script is not None and len(script[0][-1]) == DEFINING:
+            session.define(script)
         unfinished = session.unfinished
         awaited = {other for other in awaits if other in unfinished} if unfinished and awaits else None
         if self._login is not None and LOGIN in unfinished:
@@ -148,8 +149,8 @@ class Sessions:
             session.last = True
         if awaited:
             self.waited += 1
-            if arrival.script is not None:
-                arrival = arrival._replace(script=whole(arrival.script, session.blocks))
+            if script is not None:
+                arrival = arrival._replace(script=whole(script, session.blocks))
             session.held.append(_Held((arrival, due_at, now), awaited))
             return None
         return self._bind(arrival, session)
@@ -228,7 +229,15 @@ class Sessions:
     def _bind(self, arrival: Planned, session: Session) -> Planned:
         """The arrival with the session's live values and its own credential."""
         if arrival.script is not None:
-            arrival = self._write(arrival, session)
+            session.bound = 0
+            head, body, differs = written(arrival.script, session)
+            self.bound += session.bound
+            unbound = self._unbound(session) if session.missing else None
+            exact = arrival.exact and not differs
+            sent = None if exact else (head, body)
+            # Not by `_replace`, which takes several times as long: this is the hot path.
+            made = (*arrival[:7], exact, head + body, sent, arrival.skipped, *arrival[11:13], unbound)
+            arrival = tuple.__new__(Planned, made)
         return arrival if self._login is None else self._authorise(arrival, session, self._login)
 
     def _authorise(self, arrival: Planned, session: Session, login: Login) -> Planned:
@@ -244,21 +253,12 @@ class Sessions:
             return arrival
         return arrival._replace(wire=new + body, exact=False, changed=(new, body))
 
-    def _write(self, arrival: Planned, session: Session) -> Planned:
-        """Write the live values into the request."""
-        session.bound = 0
-        head, body, differs = written(arrival.script, session)
-        self.bound += session.bound
-        unbound = None
-        if session.missing:
-            self.unbound += 1
-            unbound = "; ".join(dict.fromkeys(session.missing))[:_LONGEST_CHAIN]
-            session.missing.clear()
-        exact = arrival.exact and not differs
-        sent = None if exact else (head, body)
-        # Not by `_replace`, which takes several times as long: this is the hot path.
-        made = (*arrival[:5], exact, head + body, arrival.identity, sent, *arrival[9:13], unbound)
-        return tuple.__new__(Planned, made)
+    def _unbound(self, session: Session) -> str:
+        """Count a request that lacks live values, and tell which."""
+        self.unbound += 1
+        told = "; ".join(dict.fromkeys(session.missing))[:_LONGEST_CHAIN]
+        session.missing.clear()
+        return told
 
     def _learn(self, session: Session, number: int, outcome: Outcome) -> tuple[tuple[str, str], ...]:
         """Enter cookies and values into the session; the pairs (recorded, live) that the answer gave."""
