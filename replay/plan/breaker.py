@@ -167,10 +167,8 @@ class Governor:
         self._all = Breaker(EVERYTHING, rules, self._usual_of(lambda endpoint: True))
         self._groups: dict[str, Breaker] = {}
         self._of: dict[str, Breaker | None] = {}
-        self._gap = 1e9 / max_rate if max_rate else 0.0
-        self._burst = max(self._gap, _BURST_S * 1e9)
+        self.limit(max_rate, max_concurrency)
         self._allowed = -self._burst
-        self._max_concurrency = max_concurrency
 
     def refuses(self, endpoint: str, now: int, under_way: int) -> str | None:
         """Why an arrival must not be sent now, or `None`. One that is not refused counts as sent."""
@@ -187,6 +185,12 @@ class Governor:
                 return TOO_FAST
             self._allowed = ahead + self._gap
         return None
+
+    def limit(self, max_rate: float | None, max_concurrency: int | None) -> None:
+        """Other ceilings from now on."""
+        self._gap = 1e9 / max_rate if max_rate else 0.0
+        self._burst = max(self._gap, _BURST_S * 1e9)
+        self._max_concurrency = max_concurrency
 
     def hear(self, endpoint: str, now: int, status: int | None, error: str | None, took_ns: int) -> None:
         """Take in what became of an arrival."""

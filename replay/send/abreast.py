@@ -9,7 +9,7 @@ driven by `Pump.run`, which knows nothing of this.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic_ns
@@ -20,22 +20,24 @@ from gevent.event import AsyncResult, Event
 
 from replay.errors import ReplayError
 from replay.plan.breaker import Trip
+from replay.plan.shares import Holding
+from replay.send.leash import Leash
 from replay.send.plan_stream import Planned
 from replay.send.pump import Pump, quiet
-from replay.send.source import Source
 from replay.send.worker import Drive, Job, Worker
 
 
 class Party:
     """Brings together what the workers of one share do in common: the start, and the sending."""
 
-    def __init__(self, size: int, agree: Callable[[], int], seed: str) -> None:
+    def __init__(self, size: int, agree: Callable[[], int], seed: str, leash: Leash | None = None) -> None:
         self._size = size
+        self._leash = leash or Leash()
         self._agree = agree
         self._random = random.Random(seed)
         self._ready = 0
         self._start: AsyncResult = AsyncResult()
-        self._seats: dict[int, tuple[Pump, Source]] = {}
+        self._seats: dict[int, tuple[Pump, Iterable[Planned]]] = {}
         self._over = Event()
 
     def agree(self) -> int:
@@ -48,7 +50,7 @@ class Party:
     def seat(self, number: int) -> Drive:
         """How worker `number` drives its pump: the last to come sends for all, the others wait for their answers."""
 
-        def drive(pump: Pump, source: Source) -> None:
+        def drive(pump: Pump, source: Iterable[Planned]) -> None:
             self._seats[number] = (pump, source)
             try:
                 if len(self._seats) == self._size:
@@ -67,16 +69,22 @@ class Party:
     def _send(self) -> None:
         seats = [self._seats[number] for number in sorted(self._seats)]
         with quiet():
-            send_abreast([pump for pump, _ in seats], [source for _, source in seats], self._random)
+            send_abreast(
+                [pump for pump, _ in seats], [source for _, source in seats], self._random, self._leash
+            )
 
 
 def send_abreast(
-    pumps: Sequence[Pump], sources: Sequence[Source | Sequence[Planned]], draw: random.Random
+    pumps: Sequence[Pump],
+    sources: Sequence[Iterable[Planned]],
+    draw: random.Random,
+    leash: Leash | None = None,
 ) -> None:
     """Take up each arrival for every pump when it is due. The sources are of one plan: the same arrivals."""
     order = list(range(len(pumps)))
+    leash = leash or Leash()
     for arrivals in zip(*sources, strict=True):
-        if not _await(pumps, arrivals[0]):
+        if not _await(pumps, arrivals[0], leash):
             return
         draw.shuffle(order)
         for number in order:
@@ -84,7 +92,7 @@ def send_abreast(
             pump.take_up(arrivals[number], pump.due(arrivals[number], now), now)
 
 
-def _await(pumps: Sequence[Pump], arrival: Planned) -> bool:
+def _await(pumps: Sequence[Pump], arrival: Planned, leash: Leash) -> bool:
     """Wait until an arrival is due and every pump has room for it; whether the run still goes on then."""
     now = monotonic_ns()
     # Each pump has its own zero: they were taken a microsecond apart.
@@ -92,7 +100,9 @@ def _await(pumps: Sequence[Pump], arrival: Planned) -> bool:
     if now >= due_at:
         for pump in pumps:
             pump.behind += 1
-    while now < due_at or any(pump.full for pump in pumps):
+    leash.place = arrival.place
+    key = arrival.place if pumps[0].closed_loop else arrival.due_ns
+    while now < due_at or key >= leash.until or any(pump.full for pump in pumps):
         _rest(pumps, now, max(due_at - now, 0))
         now = monotonic_ns()
         if any(pump.over(now) for pump in pumps):
@@ -141,9 +151,10 @@ def abreast(
     fire: Callable[..., Any],
     agree: Callable[[], int],
     alarm: Callable[[Trip], None] | None,
+    leash: Leash | None = None,
 ) -> list[Worker]:
     """The workers of one share, one for each build's job. What stops one stops them all: the rest had no pair."""
-    party = Party(len(jobs), agree, f"{jobs[0].settings.seed}/{jobs[0].share}")
+    party = Party(len(jobs), agree, f"{jobs[0].settings.seed}/{jobs[0].name}", leash)
     workers: list[Worker] = []
 
     def alarm_all(trip: Trip) -> None:
@@ -156,6 +167,38 @@ def abreast(
         told = labelled(fire, job.out.name)
         workers.append(Worker(named, told, party.agree, alarm_all, party.seat(number)))
     return workers
+
+
+class AbreastWork:
+    """The workers of one share as a crew's `replay.send.hand.Work`. They are in step, so shares never move."""
+
+    def __init__(self, workers: Sequence[Worker], greenlet: Any) -> None:
+        self._workers = workers
+        self._greenlet = greenlet
+        self.idle = False
+
+    def take(self, holdings: tuple[Holding, ...]) -> None:
+        """Not asked of builds in step."""
+
+    def give(self, shares: tuple[int, ...], key: int) -> None:
+        """Not asked of builds in step."""
+
+    def heed(self, trip: Trip) -> None:
+        """Another worker's kill switch has tripped."""
+        take_all(self._workers, trip)
+
+    def halt(self, rule: str, told: bool) -> None:
+        """Send nothing more; what is under way is waited for a little."""
+        for worker in self._workers:
+            worker.halt(rule, told)
+
+    def interrupt(self, abandon: bool) -> None:
+        """The user has stopped the run; `abandon`: give up what is under way."""
+        if abandon:
+            for worker in self._workers:
+                worker.abandon()
+        else:
+            self._greenlet.kill(block=False)
 
 
 def take_all(workers: Sequence[Worker], trip: Trip) -> None:

@@ -31,14 +31,19 @@ LOWEST_US, HIGHEST_US, DIGITS = 1, 3_600_000_000, 3
 """Histograms span a microsecond to an hour, to three significant digits."""
 
 
-def enter(out: Path, name: str, books: Books, shares: int) -> bool:
-    """Enter a worker's account; returns whether all workers' accounts are in now."""
+def conclude(
+    out: Path, accounts: Mapping[str, Books], lost: Iterable[str] = (), crew: Books | None = None
+) -> Books:
+    """Enter the workers' accounts by their names, and close the run. `lost` are workers that gave none; `crew` is what
+    else is to be told of the workers."""
 
     def change(meta: metadata.Metadata) -> None:
-        meta.setdefault("workers", {})[name] = books
+        meta["workers"] = dict(accounts)
+        if crew is not None:
+            meta["crew"] = {**crew, "lost": list(lost)}
 
-    meta = metadata.update(out, "run", change)
-    return len(meta["workers"]) >= shares
+    metadata.update(out, "run", change)
+    return close(out)
 
 
 def close(out: Path) -> Books:
@@ -49,8 +54,11 @@ def close(out: Path) -> Books:
         return dict(dataset.meta["books"])
     accounts = dataset.meta.get("workers", {})
     books = merge(accounts.values())
-    if accounts and (missing := dataset.meta["source"].get("workers", 1) - len(accounts)):
-        books = with_lost(books, _counted(dataset), missing)
+    lost = len(dataset.meta.get("crew", {}).get("lost", ()))
+    short = not lost and books["complete"] and books["planned_by_all"] > books["planned"]
+    if lost or short:
+        # Nothing that was planned goes missing silently, whatever became of it.
+        books = with_lost(books, _counted(dataset), lost)
     metadata.close(out, "run", books, latency=histograms(dataset))
     return books
 
@@ -71,12 +79,15 @@ def merge(accounts: Iterable[Mapping[str, Any]]) -> Books:
             )
         books["trips"] = [*books.get("trips", ()), *account.get("trips", ())]
         books["interrupted"] = books.get("interrupted", False) or account["interrupted"]
+        books["complete"] = books.get("complete", True) and account.get("complete", False)
         books["started_at_ns"] = min(
             books.get("started_at_ns", account["started_at_ns"]), account["started_at_ns"]
         )
         books["wall_ns"] = max(books.get("wall_ns", 0), account["wall_ns"])
         books["cpu_ns"] = books.get("cpu_ns", 0) + account["cpu_ns"]
         books["planned_by_all"] = max(books.get("planned_by_all", 0), account["planned_by_all"])
+    books.setdefault("complete", False)
+    books.setdefault("interrupted", False)
     return {**books, **{name: dict(sorted(counter.items())) for name, counter in kinds.items()}}
 
 

@@ -1,93 +1,248 @@
-"""Master and workers of one run agree on when it begins, and notice when one of them is gone.
-
-Messages (Locust's own channel): a worker that has read ahead says READY; when all are, the master tells
-everybody the instant, START; a worker that has seen to its share says DONE. A worker whose kill switch has
-tripped says TRIP, and the master tells everybody.
-"""
+"""The master's side of a run that several workers share: who takes part, how far each may go, who takes over."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from gevent.event import AsyncResult
+import gevent
 
-from replay.plan.breaker import Trip
-
-READY, START, DONE, TRIP = "replay_ready", "replay_start", "replay_done", "replay_trip"
-
-LEAD_NS = 250_000_000
-"""From agreement to the common start: messages travel and each worker's garbage is collected in it."""
+from replay.plan.shares import SHARES_EACH, Deal
+from replay.send import messages
+from replay.send.clocks import machine
 
 _MISSING = "missing"
+_CLOSING_S = 90
+"""How long workers may take for their last answers and files when the run was stopped."""
+
+Books = dict[str, Any]
 
 
-def start_soon() -> int:
-    """The start of a run without other workers, in nanoseconds of the wall clock."""
-    return time.time_ns() + LEAD_NS
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A worker, as the master knows it."""
 
-
-class Hand:
-    """A worker's side."""
-
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
-        self._start: AsyncResult = AsyncResult()
-        self.heed: Callable[[Trip], None] | None = None
-        """Called with the trips of other workers."""
-        runner.register_message(START, self._on_start)
-        runner.register_message(TRIP, self._on_trip)
-
-    def agree(self) -> int:
-        """Say that this worker is ready; wait for the common start, in nanoseconds of the wall clock."""
-        self._runner.send_message(READY, {})
-        start = int(self._start.get())
-        self._start = AsyncResult()
-        return start
-
-    def alarm(self, trip: Trip) -> None:
-        """Tell the other workers."""
-        self._runner.send_message(TRIP, trip._asdict())
-
-    def _on_trip(self, environment: Any, msg: Any, **_: Any) -> None:
-        if self.heed is not None:
-            self.heed(Trip(**msg.data))
-
-    def _on_start(self, environment: Any, msg: Any, **_: Any) -> None:
-        self._start.set(msg.data["at"])
+    name: str
+    node: str
+    heard_at: float
+    ready: bool = False
+    idle: bool = False
+    done: bool = False
+    takes: int = 0
+    """How often it was told to take shares over: what it says is of that many."""
+    clock: dict[str, int] = field(default_factory=dict)
 
 
 class Crew:
-    """The master's side."""
+    """All workers of the run under way. `begin` before each."""
 
     def __init__(self, runner: Any) -> None:
         self._runner = runner
-        self._ready: set[str] = set()
-        self._done: set[str] = set()
+        self._forget()
+        handlers = {
+            messages.CLOCK: self._on_clock,
+            messages.JOIN: self._on_join,
+            messages.READY: self._on_ready,
+            messages.AT: self._on_at,
+            messages.GIVEN: self._on_given,
+            messages.DONE: self._on_done,
+            messages.TRIP: self._on_trip,
+        }
+        for name, handler in handlers.items():
+            runner.register_message(name, _listener(handler))
+
+    def _forget(self) -> None:
         self.started = False
-        runner.register_message(READY, self._on_ready)
-        runner.register_message(DONE, self._on_done)
-        runner.register_message(TRIP, self._on_trip)
+        self.accounts: dict[str, dict[str, Books]] = {}
+        """The workers' accounts by their names, each by the directory of the run."""
+        self.failed: tuple[str, int] | None = None
+        """What kept a worker from taking part, and the exit code for it."""
+        self._members: dict[str, _Member] = {}
+        self._deal = Deal(1)
+        self._expected = 0
+        self._job: dict[str, Any] = {}
+        self._movable = False
+        self._start = 0
+        self._ended = False
+        self._late = 0
+        self._moved = 0
+        self._watcher: Any = None
+
+    def begin(
+        self, job: Mapping[str, Any], expected: int, movable: bool, stopped: Callable[[], bool]
+    ) -> None:
+        """A run begins: what every worker is told, how many are waited for, whether shares may move from one to
+        another. `stopped` tells whether the run is to be stopped from outside."""
+        self.close()
+        self._forget()
+        self._job = dict(job)
+        self._expected = expected
+        self._movable = movable
+        self._deal = Deal(expected * SHARES_EACH if movable else expected)
+        self._deal.open(f"w{number}" for number in range(expected))
+        self._watcher = gevent.spawn(self._watch, stopped)
 
     def is_over(self) -> bool:
-        """Whether every worker that began and still lives is done; a worker lost before it all is the end too."""
-        lost = {client.id for client in self._runner.clients.values() if client.state == _MISSING}
+        """Whether every worker that is left has sent its account; one that was lost before it all is the end too."""
         if not self.started:
-            return bool(lost)
-        return self._ready <= self._done | lost | (self._ready - set(self._runner.clients))
+            return self.failed is not None or any(
+                client.state == _MISSING for client in self._runner.clients.values()
+            )
+        return all(member.done for member in self._living())
 
-    def _on_ready(self, environment: Any, msg: Any, **_: Any) -> None:
-        self._ready.add(msg.node_id)
-        if len(self._ready) >= environment.parsed_options.expect_workers and not self.started:
+    def finish(self) -> None:
+        """The run was stopped: have all workers end, and wait for their accounts."""
+        if not self.started:
+            return
+        self._tell_all(messages.END, {"interrupted": not self._ended})
+        with gevent.Timeout(_CLOSING_S, False):
+            while not self.is_over():
+                gevent.sleep(0.05)
+
+    def abandon(self) -> None:
+        """Have all workers give up what is under way."""
+        self._tell_all(messages.END, {"interrupted": True, "abandon": True})
+
+    def close(self) -> None:
+        """The run is over."""
+        if self._watcher is not None:
+            self._watcher.kill()
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The workers that were lost."""
+        return tuple(sorted(self._deal.lost))
+
+    def told(self) -> Books:
+        """What the books say of the workers."""
+        members = [member for member in self._members.values() if member.clock]
+        return {
+            "joined_late": self._late,
+            "shares": self._deal.count,
+            "shares_moved": self._moved,
+            "clock_error_ns": max((member.clock["error_ns"] for member in members), default=0),
+            "clocks": {member.name: member.clock for member in members},
+        }
+
+    def _living(self) -> list[_Member]:
+        return [member for member in self._members.values() if member.name not in self._deal.lost]
+
+    # What workers say
+
+    def _on_clock(self, node: str, data: Any) -> None:
+        self._send(messages.CLOCK, {"sent": data["sent"], "at": time.time_ns(), "machine": machine()}, node)
+
+    def _on_join(self, node: str, data: Any) -> None:
+        if not self._job or node in self._members:
+            return
+        name = f"w{len(self._members)}"
+        member = self._members[node] = _Member(name, node, time.monotonic(), clock=data["clock"])
+        if len(self._members) > self._expected:
+            self._late += 1
+            self._deal.join(name)
+        self._send(
+            messages.JOB,
+            {**self._job, "name": name, "holdings": self._deal.holdings(name), "shares": self._deal.count},
+            member.node,
+        )
+
+    def _on_ready(self, node: str, data: Any) -> None:
+        member = self._members[node]
+        member.ready = True
+        member.heard_at = time.monotonic()
+        if self.started:
+            self._send(messages.START, {"at": self._start}, node)
+            if self._movable and not self._ended:
+                for giver, shares in self._deal.wanted_by(member.name).items():
+                    self._send(messages.GIVE, {"shares": shares, "to": member.name}, self._named(giver).node)
+        elif sum(other.ready for other in self._members.values()) >= self._expected:
             self.started = True
-            self._runner.send_message(START, {"at": time.time_ns() + LEAD_NS})
+            self._start = time.time_ns() + messages.LEAD_NS
+            for other in self._members.values():
+                other.heard_at = time.monotonic()
+            self._tell_all(messages.START, {"at": self._start})
 
-    def _on_trip(self, environment: Any, msg: Any, **_: Any) -> None:
-        self._runner.send_message(TRIP, msg.data)
+    def _on_at(self, node: str, data: Any) -> None:
+        member = self._members.get(node)
+        if member is None or member.name in self._deal.lost:
+            self._send(messages.FENCED, {}, node)
+            return
+        member.heard_at = time.monotonic()
+        member.idle = data["idle"] and data["takes"] == member.takes
+        limit = self._deal.grant(member.name, data["until"])
+        self._send(messages.GRANT, {"until": limit, "beat": data["beat"]}, node)
 
-    def _on_done(self, environment: Any, msg: Any, **_: Any) -> None:
-        self._done.add(msg.node_id)
-        # A worker may be done before it ever began: its planner found an error.
-        self.started = True
-        self._ready.add(msg.node_id)
+    def _on_given(self, node: str, data: Any) -> None:
+        moved = self._deal.move(self._members[node].name, data["to"], data["shares"], data["key"])
+        if moved:
+            self._take(data["to"], moved)
+
+    def _on_done(self, node: str, data: Any) -> None:
+        member = self._members.get(node)
+        if data.get("error"):
+            self.failed = self.failed or (data["error"], data["exit_code"])
+            self._tell_all(messages.END, {"interrupted": True})
+        if member is not None:
+            member.done = True
+            # It may be done before it all began: its planner found an error.
+            self.started = True
+            self.accounts[member.name] = data["accounts"]
+
+    def _on_trip(self, node: str, data: Any) -> None:
+        self._tell_all(messages.TRIP, data)
+
+    # What the master sees to
+
+    def _watch(self, stopped: Callable[[], bool]) -> None:
+        told = False
+        while True:
+            gevent.sleep(messages.BEAT_S)
+            if not told and stopped():
+                told = True
+                self._tell_all(messages.END, {"interrupted": False, "stopped": True})
+            if self.started and not self._ended:
+                self._look_after()
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        for member in self._living():
+            if not member.done and now - member.heard_at > messages.LOST_S:
+                self._lose(member)
+        living = self._living()
+        if living and all(member.idle or member.done for member in living):
+            self._ended = True
+            self._tell_all(messages.END, {"interrupted": False})
+
+    def _lose(self, member: _Member) -> None:
+        takes = self._deal.lose(member.name)
+        if self._movable:
+            for taker, taken in takes.items():
+                self._take(taker, taken)
+
+    def _take(self, taker: str, holdings: list[tuple[int, int]]) -> None:
+        member = self._named(taker)
+        if member.done:
+            return
+        member.takes += 1
+        member.idle = False
+        self._moved += len(holdings)
+        self._send(messages.TAKE, {"holdings": holdings}, member.node)
+
+    def _named(self, name: str) -> _Member:
+        return next(member for member in self._members.values() if member.name == name)
+
+    def _tell_all(self, name: str, data: Any) -> None:
+        for member in self._living():
+            self._send(name, data, member.node)
+
+    def _send(self, name: str, data: Any, node: str) -> None:
+        self._runner.send_message(name, data, client_id=node)
+
+
+def _listener(handler: Callable[[str, Any], None]) -> Callable[..., None]:
+    def listen(environment: Any, msg: Any, **_: Any) -> None:
+        handler(msg.node_id, msg.data)
+
+    return listen

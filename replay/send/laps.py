@@ -20,12 +20,15 @@ _BESIDE_BYTES = 50
 """What keeping a row costs besides its bytes, and what one of another worker costs."""
 
 _pack = msgpack.Packer().pack
-_OPENING = bytes([0x90 | FIELDS])
-"""An array of that many items, as msgpack opens it: in one byte, as it does each of its two parts."""
-assert FIELDS < 16
+_OPENING = b"\xdc" + FIELDS.to_bytes(2, "big")
+"""An array of that many items, as msgpack opens one of 16 or more; its two parts are shorter and open with a byte."""
+assert VARYING < 16 <= FIELDS < 16 + VARYING
 
 
-class _Kept(NamedTuple):
+class Kept(NamedTuple):
+    """An arrival of the first lap, as the later ones need it."""
+
+    share: int
     lane: int
     ends: tuple[int, ...]
     before_lap: bytes
@@ -40,7 +43,7 @@ class Laps:
     def __init__(self, most: int = MOST_BYTES) -> None:
         self.whole = False
         self._most = most
-        self._rows: list[tuple[int, _Kept | None]] = []
+        self._rows: list[tuple[int, Kept | None]] = []
         self._lanes = self._sessions = 0
 
     def keep(self, recorded: int, exchange_id: str, arrival: Planned) -> bytes:
@@ -51,7 +54,7 @@ class Laps:
         # The lap follows the exchange's id; the first one is a byte.
         after = arrival.identity[len(before) + 1 :]
         rest = _pack(arrival[VARYING:])[1:]
-        kept = _Kept(arrival.lane, arrival.ends, before, after, arrival.causal, rest)
+        kept = Kept(arrival.share, arrival.lane, arrival.ends, before, after, arrival.causal, rest)
         self._add(recorded, kept, len(before) + len(after) + len(rest) + _ROW_BYTES)
         return b"%b%b%b" % (_OPENING, _pack(arrival[:VARYING])[1:], rest)
 
@@ -65,20 +68,20 @@ class Laps:
         self._lanes, self._sessions = lanes, sessions
         self.whole = self._most > 0
 
-    def __iter__(self) -> Iterator[tuple[int, _Kept | None]]:
+    def __iter__(self) -> Iterator[tuple[int, Kept | None]]:
         return iter(self._rows)
 
-    def pack(self, lap: int, due_ns: int, kept: _Kept) -> bytes:
+    def pack(self, lap: int, due_ns: int, index: int, kept: Kept) -> bytes:
         """The row of the stream for an arrival in a later lap."""
         lanes, causal = lap * self._lanes, kept.causal
         if causal is not None:
             causal = (causal[0] + lap * self._sessions, *causal[1:])
         ends = tuple(lane + lanes for lane in kept.ends) if kept.ends else ()
         identity = b"%b%b%b" % (kept.before_lap, _pack(lap), kept.after_lap)
-        varying: tuple[Any, ...] = (due_ns, kept.lane + lanes, ends, identity, causal)
+        varying: tuple[Any, ...] = (due_ns, index, kept.lane + lanes, ends, identity, causal)
         return b"%b%b%b" % (_OPENING, _pack(varying)[1:], kept.rest)
 
-    def _add(self, recorded: int, kept: _Kept | None, size: int) -> None:
+    def _add(self, recorded: int, kept: Kept | None, size: int) -> None:
         self._rows.append((recorded, kept))
         self._most -= size
         if self._most <= 0:

@@ -23,21 +23,23 @@ _pack = msgpack.Packer().pack
 class Planned(NamedTuple):
     """One arrival as the sender needs it.
 
-    `ends` are lanes that the recording closed after this arrival. `identity` is five packed columns that
-    open the result's row: exchange_id, lap, session_id, connection_id, endpoint. `changed` is
-    (sent_head, sent_body) where the bytes are not the captured ones. `causal` is the session's number, the
-    arrival's number in it, the numbers it awaits, and whether it is the session's last; `None` for an arrival that
-    is alone in its session. `script` (see `replay.plan.requests`) and `takes` (`replay.plan.correlate`) say what of
-    the session's earlier answers goes into the request, which is not in `wire` then, and what of its own answer is
-    kept. `unbound` is told by
-    the sender: values that were wanted and not there.
+    `place` is its place in the whole plan, `share` which share of the sessions it is of. `ends` are lanes that the
+    recording closed after this arrival. `identity` is five packed columns that open the result's row: exchange_id,
+    lap, session_id, connection_id, endpoint. `changed` is (sent_head, sent_body) where the bytes are not the captured
+    ones. `causal` is the session's number, the arrival's number in it, the numbers it awaits, and whether it is the
+    session's last; `None` for an arrival that is alone in its session. `script` (see `replay.plan.requests`) and
+    `takes` (`replay.plan.correlate`) say what of the session's earlier answers goes into the request, which is not in
+    `wire` then, and what of its own answer is kept. `unbound` is told by the sender: values that were wanted and not
+    there.
     """
 
     due_ns: int
+    place: int
     lane: int
     ends: tuple[int, ...]
     identity: bytes
     causal: tuple[int, int, tuple[int, ...], bool] | None
+    share: int
     endpoint: str
     method: str
     exact: bool
@@ -49,7 +51,7 @@ class Planned(NamedTuple):
     unbound: str | None = None
 
 
-VARYING = Planned._fields.index("endpoint")
+VARYING = Planned._fields.index("share")
 """The fields before this one are others in each lap; those from here on are the same."""
 FIELDS = len(Planned._fields)
 

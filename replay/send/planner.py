@@ -67,13 +67,19 @@ _NO_ANSWER: answering.Read = ((None, (), None), None)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to plan: a capture, the settings, this worker's share of the sessions, the target's authority."""
+    """What to plan: a capture, the settings, the target's authority, and which of how many shares of the sessions.
+
+    `holdings` are pairs of a share and the key from which on it is planned (see `replay.plan.shares`); what comes
+    before is left to whoever held the share then. `first` is where lanes and sessions are numbered from: a worker may
+    have several planners.
+    """
 
     capture: str
     settings: RunSettings
     authority: str
-    share: int = 0
+    holdings: tuple[tuple[int, int], ...] = ((0, 0),)
     shares: int = 1
+    first: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -82,7 +88,7 @@ class Order:
     def from_json(cls, text: str) -> Order:
         data = json.loads(text)
         settings = {key: _frozen(value) for key, value in data.pop("settings").items()}
-        return cls(settings=RunSettings(**settings), **data)
+        return cls(settings=RunSettings(**settings), **{key: _frozen(value) for key, value in data.items()})
 
 
 class Planner:
@@ -113,8 +119,10 @@ class Planner:
         rewritten = self._rewriter is not None or self._times is not None
         self._laps = Laps(0 if rewritten or settings.loop == 1 else LAP_BYTES)
         self._index = 0
+        self._mine = dict(order.holdings)
+        self._by_place = settings.concurrency is not None
         self._lane_numbers: dict[tuple[str, int], int] = {}
-        self._next_lane = 0
+        self._next_lane = order.first
 
     @property
     def planned_by_all(self) -> int:
@@ -124,7 +132,7 @@ class Planner:
     def arrivals(self) -> Iterator[bytes]:
         """All arrivals of this worker's share as rows of the stream, lap after lap, until the laps or the duration are
         over."""
-        lap, offset, numbered = 0, 0, 0
+        lap, offset, numbered = 0, 0, self._order.first
         per_connection, per_session = self._exchanges_per()
         while self._settings.loop == 0 or lap < self._settings.loop:
             before = self._index
@@ -136,7 +144,7 @@ class Planner:
                 last = yield from self._lap(lap, offset, Counter(per_connection), ties)
                 numbered = ties.numbered
                 if lap == 0:
-                    self._laps.end(self._next_lane, numbered)
+                    self._laps.end(self._next_lane - self._order.first, numbered - self._order.first)
             if last is None or self._index == before:
                 return
             # The next lap begins one mean gap after the last exchange of this one.
@@ -155,7 +163,7 @@ class Planner:
             endpoint, version, headers, body, size = row[8:]
             if reason := self._left_out(endpoint, method, target):
                 self.counts[reason] += lap == 0
-                if self._binder is not None and share_of(session_id, self._order.shares) == self._order.share:
+                if self._binder is not None and share_of(session_id, self._order.shares) in self._mine:
                     known = (
                         exchange_id,
                         session_id,
@@ -180,8 +188,11 @@ class Planner:
                         self._dataset.count - self._index - self.counts.total()
                     )
                 return None
+            index = self._index
             self._index += 1
-            if share_of(session_id, self._order.shares) != self._order.share:
+            share = share_of(session_id, self._order.shares)
+            since = self._mine.get(share)
+            if since is None:
                 if lap == 0:
                     self._laps.pass_by(recorded)
                 continue
@@ -199,10 +210,12 @@ class Planner:
             lane = lanes.assign(connection_id, started_at, duration_ns)
             arrival = Planned(
                 due_ns=due,
+                place=index,
                 lane=self._lane_number(connection_id, lane),
                 ends=self._end(connection_id, lanes) if not left[connection_id] else (),
                 identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
                 causal=tie.causal,
+                share=share,
                 endpoint=endpoint,
                 method=method,
                 exact=wire.exact,
@@ -212,7 +225,9 @@ class Planner:
                 script=tie.script,
                 takes=tie.takes,
             )
-            yield pack_arrival(arrival) if lap else self._laps.keep(recorded, exchange_id, arrival)
+            packed = pack_arrival(arrival) if lap else self._laps.keep(recorded, exchange_id, arrival)
+            if (index if self._by_place else due) >= since:
+                yield packed
         return recorded if first is not None else None
 
     def _again(self, lap: int, offset: int) -> Generator[bytes, None, int | None]:
@@ -223,9 +238,10 @@ class Planner:
             due = self._pace(self._index, recorded)
             if self._limit is not None and due >= self._limit:
                 return None
+            index = self._index
             self._index += 1
-            if kept is not None:
-                yield self._laps.pack(lap, due, kept)
+            if kept is not None and (index if self._by_place else due) >= self._mine[kept.share]:
+                yield self._laps.pack(lap, due, index, kept)
         return recorded
 
     def _tagged(self, exchange_id: str) -> Changes:
@@ -265,7 +281,7 @@ class Planner:
         sessions: Counter[str] = Counter()
         for batch in self._dataset.batches(("connection_id", "session_id", "endpoint", "method", "target")):
             for connection_id, session_id, endpoint, method, target in to_rows(batch):
-                mine = share_of(session_id, self._order.shares) == self._order.share
+                mine = share_of(session_id, self._order.shares) in self._mine
                 if mine and not self._left_out(endpoint, method, target):
                     connections[connection_id] += 1
                     sessions[session_id] += 1

@@ -19,6 +19,7 @@ import gevent
 
 from replay.plan.breaker import AbortRules, Governor
 from replay.send.connection import Connection, Outcome
+from replay.send.leash import Leash
 from replay.send.logins import Login
 from replay.send.plan_stream import Planned
 from replay.send.recorder import Recorder
@@ -30,6 +31,7 @@ NEVER = AbortRules(errors=0, failures=0, refused=0)
 """Rules that never stop anything."""
 
 _MS = 1_000_000
+_HELD_NS = 5 * _MS
 _FLUSH_NS = 500 * _MS
 _SWEEP_NS = 250 * _MS
 # How many sends or records may pass before the event loop must get its turn.
@@ -77,6 +79,7 @@ class Pump:
         login: Login | None = None,
         governor: Governor | None = None,
         watch: Callable[[], None] | None = None,
+        leash: Leash | None = None,
     ) -> None:
         self.started = 0
         """Arrivals taken up so far."""
@@ -94,6 +97,7 @@ class Pump:
         self._pooled = pooled or concurrency is not None
         self._governor = governor or Governor(NEVER)
         self._watch = watch
+        self._leash = leash or Leash()
         self._loop = gevent.get_hub().loop
         self._lanes: dict[int, Connection] = {}
         self._free: list[Connection] = []
@@ -106,15 +110,19 @@ class Pump:
         self._since_yield = 0
         self._turns = Turns()
 
-    def run(self, arrivals: Iterable[Planned]) -> None:
-        """Send all arrivals, each at its instant, and wait for the last answer or timeout."""
+    def run(self, arrivals: Iterable[Planned], more: Callable[[], bool] = lambda: False) -> None:
+        """Send all arrivals, each at its instant, and wait for the last answer or timeout; then again, where there is
+        `more`."""
         try:
             with quiet():
-                if self._concurrency is None:
-                    self._open_loop(arrivals)
-                else:
-                    self._closed_loop(arrivals, self._concurrency)
-                self.drain()
+                while True:
+                    if self._concurrency is None:
+                        self._open_loop(arrivals)
+                    else:
+                        self._closed_loop(arrivals, self._concurrency)
+                    self.drain()
+                    if not more():
+                        return
         finally:
             self.close()
 
@@ -166,11 +174,17 @@ class Pump:
     def _open_loop(self, arrivals: Iterable[Planned]) -> None:
         start = self._start
         governor = self._governor
+        leash = self._leash
         for arrival in arrivals:
             if governor.stopped:
                 return
             due_at = start + arrival.due_ns
             now = monotonic_ns()
+            while arrival.due_ns >= leash.until:
+                self._rest(now, _HELD_NS)
+                now = monotonic_ns()
+                if self._governor.stopped:
+                    return
             if now >= due_at:
                 self.behind += 1
             while now < due_at:
@@ -181,8 +195,12 @@ class Pump:
             self._take_up(arrival, due_at, now)
 
     def _closed_loop(self, arrivals: Iterable[Planned], concurrency: int) -> None:
+        leash = self._leash
         for arrival in arrivals:
-            while self.under_way >= concurrency and not self._governor.stopped:
+            leash.place = arrival.place
+            while (
+                self.under_way >= concurrency or arrival.place >= leash.until
+            ) and not self._governor.stopped:
                 self._rest(monotonic_ns(), _MS)
             now = monotonic_ns()
             if now >= self._closed_until or self._governor.stopped:
@@ -265,6 +283,11 @@ class Pump:
     def full(self) -> bool:
         """The closed loop has as many arrivals under way as it may have."""
         return self._concurrency is not None and self.under_way >= self._concurrency
+
+    @property
+    def closed_loop(self) -> bool:
+        """Arrivals are due when there is room for them."""
+        return self._concurrency is not None
 
     @property
     def has_finished(self) -> bool:

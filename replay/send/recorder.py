@@ -49,7 +49,7 @@ class Recorder:
         # Forcing a segment to the disk would hold up the sender for tens of milliseconds, and a run can be
         # made again. Small segments: the compactor holds a whole one.
         self._journal = Journal(directory, writer, segment_bytes=_SEGMENT_BYTES, settle=False)
-        self._start = start
+        self.start = start
         self._fire = fire
         self._pack = msgpack.Packer().pack
 
@@ -74,7 +74,7 @@ class Recorder:
         """Write the row of an arrival that was sent, or tried."""
         (arrival, due_at, submitted_at, sent_at, first_at, last_at, connect_ns, tls_ns) = outcome[:8]
         status, head, body, size, error, learned = outcome[8:]
-        start = self._start
+        start = self.start
         changed = arrival.changed
         if submitted_at - due_at > self.lag_max_ns:
             self.lag_max_ns = submitted_at - due_at

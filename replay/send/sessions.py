@@ -236,7 +236,7 @@ class Sessions:
             exact = arrival.exact and not differs
             sent = None if exact else (head, body)
             # Not by `_replace`, which takes several times as long: this is the hot path.
-            made = (*arrival[:7], exact, head + body, sent, arrival.skipped, *arrival[11:13], unbound)
+            made = (*arrival[:9], exact, head + body, sent, arrival.skipped, *arrival[13:15], unbound)
             arrival = tuple.__new__(Planned, made)
         return arrival if self._login is None else self._authorise(arrival, session, self._login)
 

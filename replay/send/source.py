@@ -63,9 +63,14 @@ class Source:
         self._pool = gevent.threadpool.ThreadPool(1)
         self._pool.spawn(self._read_ahead)
 
-    def wait_ready(self) -> None:
-        """Wait until enough is read ahead to start: all of it, or a good stretch."""
-        while not self._ended and self._read < _READY_BYTES:
+    @property
+    def waits(self) -> bool:
+        """Whether the next arrival may not be there yet."""
+        return not self._blocks and not self._ended
+
+    def wait_ready(self, size: int = _READY_BYTES) -> None:
+        """Wait until enough is read ahead to start: all of it, or `size` bytes."""
+        while not self._ended and self._read < size:
             gevent.sleep(_POLL_S)
         self._ready = True
         if self._blocks:

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,18 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from replay.config import RunSettings, Target, parse_target
-from replay.errors import ReplayError, UsageError
+from replay.errors import InputError, ReplayError, UsageError
 from replay.keys import load_key
+from replay.plan.breaker import STOP_FILE
 from replay.send import closing, descriptors
-from replay.send.abreast import abreast, run_abreast, take_all
-from replay.send.crew import DONE, Crew, Hand, start_soon
+from replay.send.abreast import AbreastWork, abreast, run_abreast
+from replay.send.crew import Crew
 from replay.send.guard import admit
+from replay.send.hand import Hand
 from replay.send.live import KEY, Figures, Live, show_in
-from replay.send.options import add_options, parse_targets, settings_from
-from replay.send.worker import Job, Worker
+from replay.send.messages import LEAD_NS
+from replay.send.options import add_options, parse_targets, settings_from, settings_in
+from replay.send.worker import COUNTED, Job, Worker
 from replay.store import metadata, sealing
 from replay.store.reader import Dataset
 
@@ -60,7 +64,7 @@ def _check_early(environment: Any, **_: Any) -> None:
 
 
 class ReplayShape(LoadTestShape):
-    """One user on every worker until all arrivals have been seen to."""
+    """One user on every worker there is, until all arrivals have been seen to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,12 +80,12 @@ class ReplayShape(LoadTestShape):
         crew = _CREWS.get(self.runner)
         if self.over or (isinstance(crew, Crew) and crew.is_over()):
             return None
-        workers = _shares(self.runner.environment)
+        workers = max(_workers(self.runner.environment), len(getattr(self.runner, "clients", ())))
         return workers, float(workers)
 
 
 class ReplayUser(User):
-    """The pump of one worker."""
+    """The pump of this process. In a worker the user only begins it: Locust moves users among workers as it likes."""
 
     def start(self, group: Any) -> Any:
         """Run the pump in place of Locust's task loop."""
@@ -92,22 +96,18 @@ class ReplayUser(User):
 
     def _replay(self) -> None:
         environment = self.environment
-        share = environment.runner.worker_index
-        if share in _PUMPING or share >= _shares(environment):
-            # Locust moves the user of a lost worker to another, which has its own share to see to.
+        if isinstance(hand := _CREWS.get(environment.runner), Hand):
+            if hand not in _TAKING_PART:
+                _TAKING_PART.add(hand)
+                gevent.spawn(_take_part, environment, hand)
             Event().wait()
-        _PUMPING.add(share)
+        options = environment.parsed_options
         try:
-            _replay_share(environment, share)
+            _replay_alone(environment, options)
         except ReplayError as error:
             environment.process_exit_code = error.exit_code
-            _say(error, environment.parsed_options.progress_fd)
-        finally:
-            _PUMPING.discard(share)
-        if isinstance(environment.runner, WorkerRunner):
-            environment.runner.send_message(DONE, {})
-        else:
-            gevent.spawn(_end, environment)
+            _say(error, options.progress_fd)
+        gevent.spawn(_end, environment)
 
     def nothing(self) -> None:
         """Locust warns about users without tasks; this one is never run."""
@@ -115,18 +115,32 @@ class ReplayUser(User):
     tasks = [nothing]  # noqa: RUF012 - Locust's own protocol
 
 
-_PUMPING: set[int] = set()
+_TAKING_PART: set[Hand] = set()
 _CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
-_WORKERS: dict[int, list[Worker]] = {}
-"""This process's own workers by their share."""
+_WORKERS: list[Worker] = []
+"""This process's own workers: one, or one for each build that is asked."""
+_PROGRESS: dict[str, int | None] = {}
+"""Where this process tells its progress; a master's options, which come later, name a descriptor of its own."""
 
 
 @events.init.add_listener
 def _join_up(environment: Any, runner: Any, **_: Any) -> None:
+    options = environment.parsed_options
+    _PROGRESS["fd"] = options.progress_fd
     if isinstance(runner, MasterRunner):
-        _CREWS[runner] = Crew(runner)
+        _CREWS[runner] = crew = Crew(runner)
+        gevent.signal_handler(signal.SIGUSR2, crew.abandon)
+        if options.progress_fd is not None and not options.processes:
+            # The workers are elsewhere: their progress is told here.
+            environment.events.worker_report.add_listener(_pass_on)
     elif isinstance(runner, WorkerRunner):
         _CREWS[runner] = Hand(runner)
+
+
+def _pass_on(client_id: str, data: dict[str, Any]) -> None:
+    for figures in data.get(KEY, ()):
+        line = {name: figures[name] for name in ("worker", *COUNTED)}
+        os.write(int(_PROGRESS["fd"] or 0), json.dumps(line).encode() + b"\n")
 
 
 @events.init.add_listener
@@ -145,7 +159,7 @@ def _report_live(client_id: str, data: dict[str, Any]) -> None:
 
 
 def _own_figures() -> list[Figures]:
-    return [figures for workers in _WORKERS.values() for worker in workers if (figures := worker.figures())]
+    return [figures for worker in _WORKERS if (figures := worker.figures())]
 
 
 @events.test_start.add_listener
@@ -157,16 +171,24 @@ def _begin_run(environment: Any, **_: Any) -> None:
     try:
         routes = _checked(options, environment.host)
         for out, (target, settings) in routes.items():
-            descriptors.check(Path(options.capture), settings, _shares(environment), len(routes))
+            descriptors.check(Path(options.capture), settings, _workers(environment), len(routes))
             metadata.create(
                 out,
                 "run",
                 source={
                     "capture": str(Path(options.capture).resolve()),
                     "target": target.url,
-                    "workers": _shares(environment),
+                    "workers": _workers(environment),
                 },
                 settings=_to_keep(settings, Path(options.capture)),
+            )
+        if isinstance(crew := _CREWS.get(environment.runner), Crew):
+            crew.begin(
+                _job(options.capture, routes),
+                _workers(environment),
+                # Builds that are asked at once are asked in step: their shares stay where they are.
+                movable=len(routes) == 1,
+                stopped=lambda: any((out / STOP_FILE).exists() for out in routes),
             )
     except ReplayError as error:
         environment.process_exit_code = error.exit_code
@@ -188,49 +210,125 @@ def _to_keep(settings: RunSettings, capture: Path) -> dict[str, Any]:
     return kept
 
 
+def _job(capture: str, routes: dict[Path, tuple[Target, RunSettings]]) -> dict[str, Any]:
+    """What every worker is told there is to do, in types of msgpack."""
+    builds = [
+        (str(out.resolve()), target.url, asdict(settings)) for out, (target, settings) in routes.items()
+    ]
+    return {"capture": str(Path(capture).resolve()), "builds": builds}
+
+
+@events.test_stopping.add_listener
+def _end_run(environment: Any, **_: Any) -> None:
+    """Before Locust stops its users: the workers end on their own, with all their answers and accounts."""
+    if isinstance(crew := _CREWS.get(environment.runner), Crew):
+        crew.finish()
+
+
 @events.test_stop.add_listener
 def _close_run(environment: Any, **_: Any) -> None:
-    """The master closes what its workers could not."""
+    """The master closes the run with its workers' accounts."""
     crew = _CREWS.get(environment.runner)
-    if isinstance(crew, Crew) and crew.started:
+    if not isinstance(crew, Crew):
+        return
+    crew.close()
+    if crew.failed is not None:
+        error = ReplayError(crew.failed[0])
+        environment.process_exit_code = error.exit_code = crew.failed[1]
+        _say(error, environment.parsed_options.progress_fd)
+    if crew.started and (crew.accounts or crew.lost):
         for out in _routes(environment.parsed_options, environment.host):
-            closing.close(out)
+            accounts = {name: books[str(out.resolve())] for name, books in crew.accounts.items() if books}
+            closing.conclude(out, accounts, crew.lost, crew.told())
 
 
-def _replay_share(environment: Any, share: int) -> None:
-    options = environment.parsed_options
+def _take_part(environment: Any, hand: Hand) -> None:
+    """A worker's part in one run, from joining to its account."""
+    try:
+        job = hand.join()
+        accounts = _replay_part(environment, hand, job)
+        hand.done(accounts)
+    except ReplayError as error:
+        hand.done({}, str(error), error.exit_code)
+    except gevent.GreenletExit:
+        hand.done({})
+    finally:
+        _TAKING_PART.discard(hand)
+    if hand.fenced is not None:
+        print(f"replay: this worker ended by itself: {hand.fenced}", file=sys.stderr)
+        environment.process_exit_code = ReplayError.exit_code
+        environment.runner.quit()
+
+
+def _replay_part(environment: Any, hand: Hand, told: dict[str, Any]) -> dict[str, Any]:
+    holdings, name, shares = tuple(map(tuple, told["holdings"])), told["name"], told["shares"]
+    jobs = []
+    for out, url, data in told["builds"]:
+        target, settings = parse_target(url), settings_in(data)
+        if not (Path(out) / "run.json").exists():
+            raise InputError(
+                f"worker {name} does not see {out}: workers on other machines need the run's directory and the"
+                " capture where the master has them, or addresses of an object store"
+            )
+        settings = admit(target, Path(told["capture"]), settings)
+        jobs.append(
+            Job(told["capture"], Path(out), target, settings, name, holdings, shares, _PROGRESS.get("fd"))
+        )
+    by_place = jobs[0].settings.concurrency is not None
+    fire = environment.events.request.fire
+    descriptors.raise_limit()
+    workers: list[Worker] = []
+    if len(jobs) == 1:
+        workers = [Worker(jobs[0], fire, lambda: hand.ready(workers[0], by_place), hand.alarm, hand=hand)]
+    else:
+        party: list[AbreastWork] = []
+        workers = abreast(jobs, fire, lambda: hand.ready(party[0], by_place), hand.alarm, hand.leash)
+        party.append(AbreastWork(workers, gevent.getcurrent()))
+    _run(workers)
+    return {
+        str(job.out): {**worker.books, "clock": hand.clock._asdict()}
+        for job, worker in zip(jobs, workers, strict=True)
+        if worker.books
+    }
+
+
+def _replay_alone(environment: Any, options: Any) -> None:
     descriptors.raise_limit()
     routes = _checked(options, environment.host, begun=True)
-    shares = _shares(environment)
-    hand = _CREWS.get(environment.runner)
-    agree = hand.agree if isinstance(hand, Hand) else start_soon
-    alarm = hand.alarm if isinstance(hand, Hand) else None
     fire = environment.events.request.fire
     jobs = [
-        Job(options.capture, out, target, settings, f"w{share}", share, shares, options.progress_fd)
+        Job(options.capture, out, target, settings, progress_fd=options.progress_fd)
         for out, (target, settings) in routes.items()
     ]
-    workers = [Worker(jobs[0], fire, agree, alarm)] if len(jobs) == 1 else abreast(jobs, fire, agree, alarm)
-    if isinstance(hand, Hand):
-        hand.heed = lambda trip: take_all(workers, trip)
+    agree = start_soon
+    workers = [Worker(jobs[0], fire, agree)] if len(jobs) == 1 else abreast(jobs, fire, agree, None)
+    try:
+        _run(workers)
+    finally:
+        for job, worker in zip(jobs, workers, strict=True):
+            if worker.books:
+                closing.conclude(job.out, {job.name: worker.books})
+
+
+def start_soon() -> int:
+    """The start of a run without other workers, in nanoseconds of the wall clock."""
+    return time.time_ns() + LEAD_NS
+
+
+def _run(workers: list[Worker]) -> None:
     for worker in workers:
         gevent.signal_handler(signal.SIGUSR2, worker.abandon)
     # Locust ends well on Ctrl-C; gevent would print it as an error first.
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)
-    _WORKERS[share] = workers
-    try:
-        if len(workers) == 1:
-            workers[0].run()
-        else:
-            run_abreast(workers)
-    finally:
-        for job, worker in zip(jobs, workers, strict=True):
-            if worker.books and closing.enter(job.out, job.name, worker.books, shares):
-                closing.close(job.out)
+    _WORKERS[:] = workers
+    if len(workers) == 1:
+        workers[0].run()
+    else:
+        run_abreast(workers)
 
 
-def _shares(environment: Any) -> int:
-    """How many workers share the run."""
+def _workers(environment: Any) -> int:
+    """How many workers share the run, at first."""
     if isinstance(environment.runner, LocalRunner):
         return 1
     return max(1, int(environment.parsed_options.expect_workers))

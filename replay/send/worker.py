@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,15 @@ import gevent
 from gevent.subprocess import Popen
 
 from replay.config import Config, RunSettings, Target, load
-from replay.plan.breaker import STOP_FILE, STOPPED, AbortRules, Governor, Trip
+from replay.errors import ReplayError
+from replay.plan.breaker import EVERYTHING, STOP_FILE, STOPPED, AbortRules, Governor, Trip
+from replay.plan.shares import Holding
+from replay.send.arrivals import Arrivals
 from replay.send.finishing import Finisher
+from replay.send.hand import Hand
 from replay.send.lean import environment
 from replay.send.logins import Login
+from replay.send.plan_stream import Planned
 from replay.send.planner import Order
 from replay.send.pump import Pump
 from replay.send.recorder import Recorder
@@ -42,15 +48,15 @@ class Job:
     target: Target
     settings: RunSettings
     name: str = "w0"
-    share: int = 0
+    holdings: tuple[Holding, ...] = ((0, 0),)
     shares: int = 1
     progress_fd: int | None = None
     label: str = ""
     """What it is called where several builds are asked at once: the build's name besides its own."""
 
 
-Drive = Callable[[Pump, Source], None]
-"""Sends a source's arrivals by a pump; returns when all are taken up and answered."""
+Drive = Callable[[Pump, Iterable[Planned]], None]
+"""Sends arrivals by a pump; returns when all are taken up and answered."""
 
 
 class Worker:
@@ -68,7 +74,8 @@ class Worker:
         fire: Callable[..., Any],
         agree: Callable[[], int],
         alarm: Callable[[Trip], None] | None = None,
-        drive: Drive = Pump.run,
+        drive: Drive | None = None,
+        hand: Hand | None = None,
     ) -> None:
         self.books: dict[str, Any] = {}
         self._job = job
@@ -77,8 +84,14 @@ class Worker:
         self._alarm = alarm
         self._stop_file = job.out / STOP_FILE
         self.governor = _governor(job)
-        self._drive = drive
-        self._source: Source | None = None
+        self._drive = drive or self._drive_alone
+        self._hand = hand
+        self._arrivals = Arrivals(by_place=job.settings.concurrency is not None)
+        self._sources: list[Source] = []
+        self._held = {share for share, _ in job.holdings}
+        self._preparing = 0
+        self._waiting = False
+        self._greenlet: Any = None
         self._pump: Pump | None = None
         self._recorder: Recorder | None = None
         self._interrupted = False
@@ -97,11 +110,11 @@ class Worker:
             stdin=subprocess.PIPE,
             env=environment(),
         )
+        self._greenlet = gevent.getcurrent()
         try:
-            self._source = Source(
-                Order(job.capture, job.settings, job.target.authority, job.share, job.shares)
-            )
-            self._source.wait_ready()
+            if job.holdings:
+                self._plan(job.holdings).wait_ready()
+                self._arrivals.add(self._sources[0])
             started_at = self._agree()
             start = monotonic_ns() + started_at - time.time_ns()
             self._recorder = Recorder(job.out, job.name, start, self._fire)
@@ -117,17 +130,19 @@ class Worker:
                 login=login,
                 governor=self.governor,
                 watch=lambda: self._watch(start),
+                leash=None if self._hand is None else self._hand.leash,
             )
             cpu = process_time_ns()
-            self._send(self._pump, self._recorder, self._source)
+            self._send(self._pump, self._recorder)
             self.books = {
                 **self._recorder.books(),
                 "behind": self._pump.behind,
                 "sessions": self._pump.sessions.books(),
-                "left_out": {
-                    k: v for k, v in self._source.counts.items() if not k.startswith("planned") and v
-                },
-                "planned_by_all": self._source.counts.get("planned_by_all", 0),
+                "left_out": self._left_out(),
+                "planned_by_all": max(
+                    (source.counts.get("planned_by_all", 0) for source in self._sources), default=0
+                ),
+                "complete": all(source.counts for source in self._sources),
                 "interrupted": self._interrupted,
                 "trips": [trip._asdict() for trip in self.governor.trips],
                 "started_at_ns": started_at,
@@ -135,8 +150,8 @@ class Worker:
                 "cpu_ns": process_time_ns() - cpu,
             }
         finally:
-            if self._source is not None:
-                self._source.close()
+            for source in self._sources:
+                source.close()
             self._finish(compactor)
             if finisher is not None:
                 finisher.close()
@@ -165,10 +180,102 @@ class Worker:
         if self._pump is not None:
             self._pump.abandon("interrupted")
 
-    def _send(self, pump: Pump, recorder: Recorder, source: Source) -> None:
+    # What the others of a crew have this worker do: `replay.send.hand.Work`
+
+    def take(self, holdings: tuple[Holding, ...]) -> None:
+        """Plan these shares too, and send them."""
+        self._preparing += 1
+        self._held.update(share for share, _ in holdings)
+        self._limit()
+        gevent.spawn(self._take, holdings)
+
+    def give(self, shares: tuple[int, ...], key: int) -> None:
+        """Send nothing of these shares from `key` on."""
+        self._arrivals.give(shares, key)
+        self._held.difference_update(shares)
+        self._limit()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to be sent, and nothing under way."""
+        return self._waiting and not self._preparing and not self._arrivals
+
+    def heed(self, trip: Trip) -> None:
+        """Another worker's kill switch has tripped."""
+        self.governor.take(trip)
+
+    def halt(self, rule: str, told: bool) -> None:
+        """Send nothing more; what is under way is waited for a little."""
+        now = 0 if self._recorder is None else monotonic_ns() - self._recorder.start
+        if told:
+            self.governor.stop(rule, now)
+        else:
+            self.governor.take(Trip(EVERYTHING, rule, 1.0, 0.0, now))
+
+    def interrupt(self, abandon: bool) -> None:
+        """The user has stopped the run; `abandon`: give up what is under way."""
+        if abandon:
+            self.abandon()
+        elif self._greenlet is not None:
+            self._greenlet.kill(block=False)
+
+    def _plan(self, holdings: tuple[Holding, ...]) -> Source:
+        job = self._job
+        # Lanes and sessions of one planner must not be taken for those of another.
+        first = len(self._sources) << 32
+        order = Order(job.capture, job.settings, job.target.authority, holdings, job.shares, first)
+        source = Source(order)
+        self._sources.append(source)
+        return source
+
+    def _take(self, holdings: tuple[Holding, ...]) -> None:
+        try:
+            source = self._plan(holdings)
+            source.wait_ready(1)
+            self._arrivals.add(source)
+        except ReplayError as error:
+            # They are missing in the books then, as lost.
+            print(f"replay: shares could not be taken over: {error}", file=sys.stderr)
+        finally:
+            self._preparing -= 1
+            if self._hand is not None:
+                self._hand.wake()
+
+    def _limit(self) -> None:
+        """Ceilings are for all workers together: this one's part is that of its shares."""
+        settings, part = self._job.settings, len(self._held) / self._job.shares
+        self.governor.limit(
+            None if settings.max_rate is None else settings.max_rate * part,
+            None if settings.max_concurrency is None else int(settings.max_concurrency * part),
+        )
+
+    def _drive_alone(self, pump: Pump, arrivals: Iterable[Planned]) -> None:
+        pump.run(arrivals, self._more if self._hand is not None else lambda: False)
+
+    def _more(self) -> bool:
+        """Wait for shares to take over; `False` when the run is over."""
+        assert self._hand is not None
+        while not self._arrivals:
+            if self.governor.stopped:
+                return False
+            self._waiting = True
+            try:
+                if not self._hand.more():
+                    return False
+            finally:
+                self._waiting = False
+        return not self.governor.stopped
+
+    def _left_out(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for source in self._sources:
+            counts |= Counter({k: v for k, v in source.counts.items() if not k.startswith("planned") and v})
+        return dict(counts)
+
+    def _send(self, pump: Pump, recorder: Recorder) -> None:
         ticker = gevent.spawn(self._tell, pump, recorder) if self._job.progress_fd is not None else None
         try:
-            self._drive(pump, source)
+            self._drive(pump, self._arrivals)
         except gevent.GreenletExit:
             self._interrupted = True
             pump.drain()
@@ -203,6 +310,10 @@ class Worker:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+COUNTED = ("started", "under_way", "answered", "failed", "skipped")
+"""What progress tells, in arrivals."""
+
+
 def _counts(pump: Pump, recorder: Recorder) -> dict[str, int]:
     return {
         "started": pump.started,
@@ -230,15 +341,18 @@ def _governor(job: Job) -> Governor:
     return Governor(
         rules,
         usual,
-        max_rate=None if settings.max_rate is None else settings.max_rate / job.shares,
-        max_concurrency=None
-        if settings.max_concurrency is None
-        else _share_of(settings.max_concurrency, job.share, job.shares),
+        max_rate=None if settings.max_rate is None else settings.max_rate * len(job.holdings) / job.shares,
+        max_concurrency=None if settings.max_concurrency is None else _part(settings.max_concurrency, job),
     )
 
 
-def _share_of(whole: int, share: int, shares: int) -> int:
-    return whole // shares + (share < whole % shares)
+def _part(whole: int, job: Job) -> int:
+    """A worker's part of a whole number, so that those of all that share the run at first add up to it."""
+    if not job.holdings:
+        return 0
+    # Shares are dealt round: the first share's number is the worker's.
+    number, workers = job.holdings[0][0], round(job.shares / len(job.holdings))
+    return whole // workers + (number < whole % workers)
 
 
 def usual_failures(dataset: Path) -> dict[str, tuple[int, int]]:

@@ -44,7 +44,7 @@ class Peer:
 
         connection = Connection(endpoint, gevent.get_hub().loop, finished)
         for _ in range(times):
-            arrival = Planned(0, 0, (), b"", None, "GET /", "GET", True, _REQUEST)
+            arrival = Planned(0, 0, 0, (), b"", None, 0, "GET /", "GET", True, _REQUEST)
             connection.submit(arrival, 0, 0, 0)
         if not over.wait(_PATIENCE):
             raise TimeoutError(f"{len(outcomes)} of {times} requests ended")

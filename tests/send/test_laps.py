@@ -57,12 +57,19 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize(("share", "shares"), [(0, 1), (1, 3)])
+@pytest.mark.parametrize(("share", "shares", "since"), [(0, 1, 0), (1, 3, 0), (0, 1, 100_000_000)])
 def test_later_laps_from_memory_are_those_planned_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], share: int, shares: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    share: int,
+    shares: int,
+    since: int,
 ) -> None:
     capture = write(tmp_path / "capture", exchanges())
-    order = Order(str(capture), replace(RunSettings(loop=4), **settings), "127.0.0.1:80", share, shares)
+    order = Order(
+        str(capture), replace(RunSettings(loop=4), **settings), "127.0.0.1:80", ((share, since),), shares, 7
+    )
 
     def planned(memory: int) -> tuple[list[Any], int, dict[str, int], bool]:
         monkeypatch.setattr(planner, "LAP_BYTES", memory)
@@ -76,5 +83,7 @@ def test_later_laps_from_memory_are_those_planned_anew(
     assert (whole, none, neither) == (True, False, False)
     assert kept == anew == cut
     rows = kept[0]
-    assert len(rows) > 90 // shares
-    assert len({row[1] for row in rows}) > 4  # lanes are numbered on
+    assert len(rows) > 90 // shares or settings.get("concurrency")
+    assert len({row[2] for row in rows}) > 4 or not rows  # lanes are numbered on
+    assert min((row[2] for row in rows), default=7) >= 7
+    assert all(row[0] >= since for row in rows)
