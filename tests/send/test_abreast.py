@@ -19,6 +19,7 @@ import pytest
 from replay.config import RunSettings
 from replay.errors import ReplayError
 from replay.send.options import parse_targets
+from replay.send.plan_stream import Planned
 from replay.store.reader import Dataset
 from replay.verbs.diff import diff_runs
 from replay.verbs.run import replay_abreast
@@ -192,7 +193,7 @@ def test_the_order_is_drawn_from_the_seed() -> None:
     from replay.send.abreast import send_abreast
 
     class Pump:
-        behind, full, has_finished = 0, False, False
+        behind, full, has_finished, closed_loop = 0, False, False, True
 
         def __init__(self, name: str, asked: list[str]) -> None:
             self.name, self.asked = name, asked
@@ -203,13 +204,14 @@ def test_the_order_is_drawn_from_the_seed() -> None:
         def over(self, now: int) -> bool:
             return False
 
-        def take_up(self, arrival: str, due_at: int, now: int) -> None:
-            self.asked.append(self.name + arrival)
+        def take_up(self, arrival: Planned, due_at: int, now: int) -> None:
+            self.asked.append(f"{self.name}{arrival.place}")
 
     def asked(seed: int) -> list[str]:
         found: list[str] = []
         pumps = [Pump(name, found) for name in "abc"]
-        send_abreast(pumps, [[str(n) for n in range(50)]] * 3, random.Random(seed))  # type: ignore[arg-type]
+        plan = [Planned(0, n, 0, (), b"", None, 0, "GET /", "GET", True, b"") for n in range(50)]
+        send_abreast(pumps, [plan] * 3, random.Random(seed))  # type: ignore[arg-type]
         return found
 
     assert asked(1) == asked(1) != asked(2)
