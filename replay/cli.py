@@ -555,16 +555,38 @@ def run_(
     max_rate: Annotated[float | None, typer.Option(help="never more requests per second")] = None,
     max_concurrency: Annotated[int | None, typer.Option(help="never more requests under way")] = None,
     key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="key of the pseudonyms")] = None,
+    expect_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="be the master of so many workers from elsewhere: `replay worker`"),
+    ] = None,
+    master_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="with --expect-workers: where to listen")
+    ] = 5557,
+    master_bind: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="with --expect-workers: the address to listen at")
+    ] = "0.0.0.0",  # noqa: S104 - workers are on other machines
+    wait_workers: Annotated[
+        str, typer.Option(metavar="TIME", help="with --expect-workers: how long to wait for them")
+    ] = "5m",
     config: ConfigOption = None,
 ) -> None:
     """Replay a capture against a target; record every answer. Exit 3: the replay was not faithful."""
     from replay import config as configuration
+    from replay.errors import UsageError
     from replay.plan.pacing import parse_duration
     from replay.report.overview import to_text
     from replay.send.options import parse_header, parse_targets
     from replay.verbs.inspecting import inspect as look
-    from replay.verbs.run import replay_abreast, replay_run
+    from replay.verbs.run import Remote, replay_abreast, replay_run
 
+    remote = None
+    if expect_workers is not None:
+        wait_s = max(1, round(parse_duration(wait_workers, "--wait-workers")))
+        remote = Remote(expect_workers, master_port, master_bind, wait_s)
+        if workers is not None:
+            raise UsageError(
+                "--workers are processes here, --expect-workers come from elsewhere: give one of them"
+            )
     configured = configuration.load(config)
     settings = configured.run_settings(
         speed=speed,
@@ -600,9 +622,11 @@ def run_(
     with _bars() as bars:
         show = bars.of("replay")
         if len(target) == 1 and "=" not in target[0]:
-            summaries = [replay_run(capture, target[0], out, settings, show)]
+            summaries = [replay_run(capture, target[0], out, settings, show, remote)]
         else:
-            summaries = list(replay_abreast(capture, parse_targets(target), out, settings, show).values())
+            summaries = list(
+                replay_abreast(capture, parse_targets(target), out, settings, show, remote).values()
+            )
     for summary in summaries:
         _print(to_text(look(summary.out), _width(), _color()))
     fidelities = [_fidelity(summary.out, configured) for summary in summaries]
@@ -613,6 +637,17 @@ def run_(
         raise typer.Exit(1)
     if not all(fidelity.faithful for fidelity in fidelities):
         raise typer.Exit(3)
+
+
+@app.command()
+def worker(
+    master: Annotated[str, typer.Option(metavar="HOST", help="where `replay run --expect-workers` is")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="its --master-port")] = 5557,
+) -> None:
+    """Be a worker of a run that another machine is the master of."""
+    from replay.verbs.run import work
+
+    raise typer.Exit(work(master, port))
 
 
 @app.command()

@@ -187,6 +187,11 @@ class AbreastWork:
         """Another worker's kill switch has tripped."""
         take_all(self._workers, trip)
 
+    def cut(self) -> None:
+        """Send nothing of what waits for its connection either: it has failed."""
+        for worker in self._workers:
+            worker.cut()
+
     def halt(self, rule: str, told: bool) -> None:
         """Send nothing more; what is under way is waited for a little."""
         for worker in self._workers:

@@ -42,6 +42,9 @@ class Work(Protocol):
     def heed(self, trip: Trip) -> None:
         """Another worker's kill switch has tripped."""
 
+    def cut(self) -> None:
+        """Send nothing of what waits for its connection either: it has failed."""
+
     def halt(self, rule: str, told: bool) -> None:
         """Send nothing more; what is under way is waited for a little. `told`: the books are to say so."""
 
@@ -153,6 +156,8 @@ class Hand:
             silent = monotonic() - self._granted_at
             if silent > messages.HOLD_S:
                 self.leash.until = HELD
+            if silent > messages.LOST_S and self._work is not None:
+                self._work.cut()
             if silent > messages.GONE_S:
                 self._cut_off(f"the master was not heard of for {messages.GONE_S:.0f} s")
 
@@ -202,6 +207,7 @@ class Hand:
             self.leash.until = HELD
             self._over.set()
             if self._work is not None:
+                self._work.cut()
                 self._work.halt("cut off from the master", told=False)
             self._news.set()
 

@@ -19,7 +19,7 @@ import gevent
 
 from replay.plan.breaker import AbortRules, Governor
 from replay.send.connection import Connection, Outcome
-from replay.send.leash import Leash
+from replay.send.leash import HELD, Leash
 from replay.send.logins import Login
 from replay.send.plan_stream import Planned
 from replay.send.recorder import Recorder
@@ -141,15 +141,15 @@ class Pump:
         while (self.under_way or self._finished) and (now := monotonic_ns()) < deadline:
             if self._governor.stopped and not stopped:
                 stopped, deadline = True, min(deadline, now + _STOPPED_NS)
-                self._cut(now)
+                self.cut(now)
             self._housekeep(now)
             self._record_some(_SLICE)
             gevent.sleep(0 if self._finished else _DRAIN_S)
         self.abandon("interrupted" if self._governor.stopped else "timeout")
         self._look_around()
 
-    def _cut(self, now: int) -> None:
-        """Nothing more is sent: what waits for its connection has failed."""
+    def cut(self, now: int) -> None:
+        """Send nothing of what has been taken up: what waits for its connection has failed."""
         for connection in self._connections():
             connection.cut(now, "interrupted")
 
@@ -271,6 +271,9 @@ class Pump:
         if now >= self._next_sweep:
             for connection in self._connections():
                 connection.expire(now, self._timeout_ns)
+            if self._released:
+                # Left while this worker was not to send.
+                self._loop.run_callback(self._submit_released)
             self._look_around()
             self._next_sweep = now + _SWEEP_NS
 
@@ -354,7 +357,7 @@ class Pump:
     def _submit_released(self) -> None:
         """Send what has waited for answers of its session that are there now."""
         released = self._released
-        while released and not self._governor.stopped:
+        while released and not self._governor.stopped and self._leash.until != HELD:
             self._submit(*released.popleft(), monotonic_ns())
 
     def _end(self, lanes: Iterable[int]) -> None:

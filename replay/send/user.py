@@ -140,7 +140,12 @@ def _join_up(environment: Any, runner: Any, **_: Any) -> None:
 def _pass_on(client_id: str, data: dict[str, Any]) -> None:
     for figures in data.get(KEY, ()):
         line = {name: figures[name] for name in ("worker", *COUNTED)}
-        os.write(int(_PROGRESS["fd"] or 0), json.dumps(line).encode() + b"\n")
+        try:
+            os.write(int(_PROGRESS["fd"] or 0), json.dumps(line).encode() + b"\n")
+        except BrokenPipeError:
+            # Whoever started the run is gone, and nobody else would ever stop it: end it as Ctrl-C does.
+            os.kill(os.getpid(), signal.SIGINT)
+            return
 
 
 @events.init.add_listener

@@ -204,6 +204,11 @@ class Worker:
         """Another worker's kill switch has tripped."""
         self.governor.take(trip)
 
+    def cut(self) -> None:
+        """Send nothing of what waits for its connection either: it has failed."""
+        if self._pump is not None:
+            self._pump.cut(monotonic_ns())
+
     def halt(self, rule: str, told: bool) -> None:
         """Send nothing more; what is under way is waited for a little."""
         now = 0 if self._recorder is None else monotonic_ns() - self._recorder.start

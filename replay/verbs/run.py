@@ -26,6 +26,7 @@ from replay.store.compact import recover
 from replay.store.reader import Dataset
 from replay.verbs.signals import terminable, uninterrupted
 
+MASTER_PORT = 5557
 LOCUSTFILE = Path(__file__).parent.parent / "send" / "locustfile.py"
 _STOP_TIMEOUT_S = 60
 
@@ -40,6 +41,16 @@ class Progress:
     answered: int
     failed: int
     skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Workers that come from elsewhere: how many are waited for and how long (seconds), and where the master listens."""
+
+    expect: int
+    port: int = MASTER_PORT
+    bind: str = "0.0.0.0"  # noqa: S104 - workers are on other machines
+    wait_s: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +77,9 @@ def replay_run(
     out: Path,
     settings: RunSettings,
     progress: Callable[[Progress], None] | None = None,
+    remote: Remote | None = None,
 ) -> RunSummary:
-    """Replay `capture` against `target` into the new run `out`.
+    """Replay `capture` against `target` into the new run `out`; with `remote`, by workers from elsewhere.
 
     Raises `ReplayError` when it cannot start: nothing has been written then. Ctrl-C once stops sending,
     waits for what is under way and closes the run; twice gives up waiting. SIGTERM counts as Ctrl-C.
@@ -75,7 +87,7 @@ def replay_run(
     planned = _checked(capture, out)
     settings = _reachable(target, capture, settings)
     arguments = ["--host", target, "--out", str(out)]
-    return _replay(capture, [out], arguments, settings, planned, progress)[0]
+    return _replay(capture, [out], arguments, settings, planned, progress, remote)[0]
 
 
 def replay_abreast(
@@ -84,6 +96,7 @@ def replay_abreast(
     out: Path,
     settings: RunSettings,
     progress: Callable[[Progress], None] | None = None,
+    remote: Remote | None = None,
 ) -> dict[str, RunSummary]:
     """Replay `capture` against several builds at once: each arrival to all of them, in random order.
 
@@ -95,7 +108,7 @@ def replay_abreast(
     routes = [f"--target={name}={url}" for name, url in targets.items()]
     arguments = [*routes, "--out", str(out)]
     outs = [out / name for name in targets]
-    summaries = _replay(capture, outs, arguments, settings, planned, progress)
+    summaries = _replay(capture, outs, arguments, settings, planned, progress, remote)
     return dict(zip(targets, summaries, strict=True))
 
 
@@ -123,10 +136,13 @@ def _replay(
     settings: RunSettings,
     planned: int,
     progress: Callable[[Progress], None] | None,
+    remote: Remote | None = None,
 ) -> list[RunSummary]:
     """Run the replayer to its end, whatever ends it; what became of each of its runs."""
+    if remote is not None:
+        _check_port(remote)
     reading, writing = os.pipe()
-    command = [*_command(capture, settings.workers, writing), *arguments]
+    command = [*_command(capture, remote or settings.workers, writing), *arguments]
     with terminable(), _locust(command, to_environment(settings), writing) as process:
         os.close(writing)
         with os.fdopen(reading, "rb") as lines:
@@ -140,7 +156,28 @@ def _replay(
                     with suppress(OSError):
                         outs[0].parent.rmdir()
                 raise
+    if remote is not None and not interrupted and not (outs[0] / "run.json").exists():
+        raise InputError(
+            f"fewer than {remote.expect} workers joined within {remote.wait_s} s: start each with `replay worker"
+            f" --master HOST --port {remote.port}`, or expect fewer"
+        )
     return [_summary(out, process.returncode, interrupted) for out in outs]
+
+
+def work(master: str, port: int) -> int:
+    """Be a worker of the run, or runs, that a master begins; returns the exit code when the master has gone."""
+    command = [*_LOCUST, "--worker", "--master-host", master, "--master-port", str(port)]
+    # In this process's place: signals and the exit code are its own.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The terminal has told it as well.
+            continue
+        finally:
+            if process.poll() is None and sys.exc_info()[0] not in (None, KeyboardInterrupt):
+                process.terminate()
 
 
 def stop(run: Path) -> None:
@@ -151,15 +188,30 @@ def stop(run: Path) -> None:
     (run / STOP_FILE).touch(mode=0o600)
 
 
-def _command(capture: Path, workers: int, progress_fd: int) -> list[str]:
+def _check_port(remote: Remote) -> None:
+    try:
+        socket.create_server((remote.bind, remote.port)).close()
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on port {remote.port} for workers: {error.strerror}; choose another --master-port"
+        ) from None
+
+
+_LOCUST = (sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--only-summary", "--skip-log-setup")
+
+
+def _command(capture: Path, workers: Remote | int, progress_fd: int) -> list[str]:
     several: tuple[str, ...] = ()
-    if workers > 1:
+    if isinstance(workers, Remote):
+        several = ("--master", "--expect-workers", str(workers.expect))
+        several += ("--expect-workers-max-wait", str(workers.wait_s))
+        several += ("--master-bind-host", workers.bind, "--master-bind-port", str(workers.port))
+    elif workers > 1:
         port = str(_free_port())
         several = ("--processes", str(workers), "--master-bind-host", "127.0.0.1")
         several += ("--master-bind-port", port, "--master-port", port)
     return [
-        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE)),
-        *("--headless", "--only-summary", "--skip-log-setup"),
+        *(*_LOCUST, "--headless"),
         *("--capture", str(capture), "--progress-fd", str(progress_fd)),
         *several,
     ]

@@ -27,7 +27,9 @@ def answer_ok(connection: socket.socket, request: bytes) -> bool:
 class RecordingServer:
     """Listens on a free loopback port; `requests` are the raw requests in the order they were complete."""
 
-    def __init__(self, behave: Behaviour = answer_ok, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, behave: Behaviour = answer_ok, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.requests: list[bytes] = []
         self.connections: list[list[bytes]] = []
         self.partial: list[bytes] = []
@@ -37,12 +39,13 @@ class RecordingServer:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._closing = False
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.host = host
+        self._listener = socket.create_server((host, 0), backlog=1024)
         self.port = self._listener.getsockname()[1]
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     def counts(self) -> Counter[str]:
         """Requests by target."""
