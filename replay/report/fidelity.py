@@ -45,7 +45,8 @@ class Measures:
     difference of a second's arrivals from the schedule, over the schedule's mean; `rate_correlation` is
     Pearson's, `None` where the schedule hardly varies. `gap_distance` is the Kolmogorov-Smirnov distance of
     the gaps between arrivals. `mix_divergence` is the total variation distance of the endpoints' shares,
-    planned and sent. `timed` is false in the closed loop. Figures that were not to be had are `None`.
+    planned and sent. `clock_error_ns` is how far the workers' clocks may be off the master's: it is in `lag_ns`
+    already. `deserted`: all workers were lost, so nobody knows what had been planned. `timed` is false in the closed loop. Figures that were not to be had are `None`.
     """
 
     timed: bool
@@ -65,6 +66,8 @@ class Measures:
     concurrency: float
     recorded_concurrency: float | None
     trips: tuple[str, ...] = ()
+    clock_error_ns: int = 0
+    deserted: bool = False
 
 
 def trip_text(trip: Mapping[str, Any]) -> str:
@@ -81,8 +84,13 @@ def judge(measures: Measures, limits: FidelityLimits) -> tuple[Check, ...]:
     told = math.inf
     checks = [
         *(_at_most("kill switch", 1, 0, "", trip) for trip in measures.trips),
+        *(
+            [_at_least("workers left", 0, 1, "all were lost: see why they ended, and run again")]
+            if measures.deserted
+            else []
+        ),
         _at_most(
-            "arrivals lost", measures.lost, limits.lost, "", "a worker died, or the run was interrupted"
+            "arrivals lost", measures.lost, limits.lost, "", "a worker was lost, or the run was interrupted"
         ),
         _at_most(
             "skipped",
@@ -99,6 +107,11 @@ def judge(measures: Measures, limits: FidelityLimits) -> tuple[Check, ...]:
         p99 = measures.lag_ns.get("p99")
         checks += [
             _at_most("lag p99", None if p99 is None else p99 / 1e6, limits.lag_p99_ms, "ms", _MORE),
+            *(
+                [_at_most("clocks, in the lag", measures.clock_error_ns / 1e6, told, "ms", "")]
+                if measures.clock_error_ns
+                else []
+            ),
             _at_most("later than 10 ms", measures.late_share, limits.late_share, "share", _MORE),
             _at_most("rate, largest error", measures.rate_error, limits.rate_error, "share", _MORE),
             _at_least("rate, correlation", measures.rate_correlation, limits.rate_correlation, _MORE),

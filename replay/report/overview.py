@@ -126,7 +126,26 @@ def _closing(overview: Overview) -> list[Text]:
                 )
             )
         )
+    if told := crew_text(overview.meta):
+        lines.append(Text(told))
     return lines + _redacted(overview.meta)
+
+
+def crew_text(meta: Mapping[str, Any]) -> str:
+    """How the workers of a run fared, where it had several; empty where it had one."""
+    crew = meta.get("crew")
+    if not crew:
+        return ""
+    told = [f"workers: {meta['source'].get('workers', 1)} at first"]
+    if crew["joined_late"]:
+        told.append(f"{crew['joined_late']} joined late")
+    if crew["lost"]:
+        told.append(f"lost: {', '.join(crew['lost'])}")
+    if crew["shares_moved"]:
+        told.append(f"{crew['shares_moved']} times one of {crew['shares']} shares moved to another worker")
+    if crew["clock_error_ns"]:
+        told.append(f"clocks within {crew['clock_error_ns'] / 1e6:.2f} ms of the master's")
+    return ", ".join(told)
 
 
 def _redacted(meta: Mapping[str, Any]) -> list[Text]:

@@ -65,7 +65,7 @@ def close(out: Path) -> Books:
 
 def merge(accounts: Iterable[Mapping[str, Any]]) -> Books:
     """One set of books of several workers'."""
-    books: Books = dict.fromkeys(_COUNTS, 0)
+    books: Books = dict.fromkeys((*_COUNTS, "planned_by_all", "wall_ns", "cpu_ns"), 0)
     kinds: dict[str, Counter[Any]] = {name: Counter() for name in (*_BY_KIND, "left_out")}
     for account in accounts:
         for name in _COUNTS:

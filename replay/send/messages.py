@@ -22,7 +22,7 @@ LEASE_NS = 1_000_000_000
 HOLD_S = 1.5
 """A worker that has not been granted anything for so long sends nothing more, whatever it had been granted."""
 
-LOST_S = 2.0
+LOST_S = 3.0
 """A worker that has not been heard of for so long is lost: its shares move to the others."""
 
 GONE_S = 10.0

@@ -293,6 +293,11 @@ class Pump:
         return self._concurrency is not None
 
     @property
+    def expired(self) -> bool:
+        """The closed loop's duration is over, however much is left to be sent."""
+        return monotonic_ns() >= self._closed_until
+
+    @property
     def has_finished(self) -> bool:
         """There are outcomes to record."""
         return bool(self._finished)

@@ -198,7 +198,7 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Nothing is left to be sent, and nothing under way."""
-        return self._waiting and not self._preparing and not self._arrivals
+        return self._waiting and not self._preparing and not self._left
 
     def heed(self, trip: Trip) -> None:
         """Another worker's kill switch has tripped."""
@@ -223,6 +223,11 @@ class Worker:
             self.abandon()
         elif self._greenlet is not None:
             self._greenlet.kill(block=False)
+
+    @property
+    def _left(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self._arrivals) and not (self._pump is not None and self._pump.expired)
 
     def _plan(self, holdings: tuple[Holding, ...]) -> Source:
         job = self._job
@@ -260,7 +265,7 @@ class Worker:
     def _more(self) -> bool:
         """Wait for shares to take over; `False` when the run is over."""
         assert self._hand is not None
-        while not self._arrivals:
+        while not self._left:
             if self.governor.stopped:
                 return False
             self._waiting = True

@@ -147,11 +147,15 @@ def _measures(dataset: Dataset, tally: _Tally) -> Measures:
     timed = meta["settings"].get("concurrency") is None
     planned = books.get("planned", tally.rows)
     lost = max(0, planned - tally.rows)
+    # An arrival was as late as it seems, give or take what the clocks of machines may be apart: judged is the worse.
+    clock_error_ns = int((meta.get("crew") or {}).get("clock_error_ns", 0))
     wall_ns = books.get("wall_ns") or tally.last_ns or 1
     error, correlation = _rate_errors(tally) if timed else (None, None)
     return Measures(
         timed=timed,
-        lag_ns=_quantiles(tally.lag) if timed else {},
+        lag_ns={name: lag + clock_error_ns for name, lag in _quantiles(tally.lag).items()} if timed else {},
+        clock_error_ns=clock_error_ns,
+        deserted=bool((meta.get("crew") or {}).get("lost")) and not meta.get("workers"),
         late_share=tally.late / max(1, tally.sent),
         rate_error=error,
         rate_correlation=correlation,

@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Workers that come from elsewhere: how many are waited for and how long (seconds), and where the master listens."""
+    """Workers from elsewhere: how many are waited for and how long (seconds), and where the master listens."""
 
     expect: int
     port: int = MASTER_PORT
@@ -302,7 +302,7 @@ def _summary(out: Path, returncode: int, interrupted: bool) -> RunSummary:
             raise KeyboardInterrupt
         raise ReplayError(f"the replayer ended before it began (exit {returncode}): its messages are above")
     meta = metadata.load(out, "run")
-    if not meta.get("workers"):
+    if not meta.get("workers") and meta["state"] != "closed":
         recover(out, "run")
         if interrupted:  # before it had sent anything
             raise KeyboardInterrupt

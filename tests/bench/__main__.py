@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import capturing, comparing, replaying, sessions
+from tests.bench import capturing, cluster, comparing, replaying, sessions
 from tests.bench.machine import described, many_files
 
 
@@ -27,6 +27,7 @@ def main() -> None:
 _BENCHES: dict[str, tuple[str, Callable[[Path, int], str]]] = {
     "rate": ("Replay: rate", replaying.rates),
     "sessions": ("Replay: sessions", sessions.rates),
+    "workers": ("Replay: workers", cluster.rates),
     "lag": ("Replay: punctuality", replaying.punctuality),
     "memory": ("Replay: memory", lambda scratch, _: replaying.memory(scratch)),
     "capture": ("Capture: cost", capturing.cost),

@@ -84,7 +84,7 @@ def test_lost_arrivals_are_named(tmp_path: Path) -> None:
     path = run(tmp_path / "r", arrivals(), {"planned": 2001})
     (breach,) = fidelity_of(path).breaches
     assert (breach.name, breach.value) == ("arrivals lost", 1)
-    assert "worker died" in breach.advice
+    assert "worker was lost" in breach.advice
 
 
 def test_a_mix_bent_by_skipping_is_named(tmp_path: Path) -> None:

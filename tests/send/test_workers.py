@@ -139,3 +139,36 @@ def slow(connection: object) -> bool:
     from tests.send.servers import answer_ok
 
     return answer_ok(connection, b"GET / HTTP/1.1")
+
+
+def test_the_closed_loop_of_several_workers_ends_with_its_duration(tmp_path: Path) -> None:
+    steady(tmp_path / "capture", 200, 1, connections=20)
+    settings = RunSettings(workers=2, concurrency=4, loop=0, duration=1.5)
+    with RecordingServer() as server:
+        summary = replay_run(tmp_path / "capture", server.url, tmp_path / "run", settings)
+    books = summary.books
+    assert summary.balanced
+    assert books["answered"] == books["planned"] == len(server.requests) > 200
+    assert 1.4e9 < books["wall_ns"] < 10e9
+    meta = Dataset.open(tmp_path / "run").meta
+    assert meta["crew"]["lost"] == []
+    assert min(account["answered"] for account in meta["workers"].values()) > 0
+
+
+def test_when_all_workers_are_lost_the_run_is_invalid_not_silently_short(tmp_path: Path) -> None:
+    steady(tmp_path / "capture", 1500, 4, connections=20)
+    with RecordingServer() as server:
+        threading.Thread(target=kill_workers, args=(tmp_path / "run", server), daemon=True).start()
+        summary = replay_run(tmp_path / "capture", server.url, tmp_path / "run", RunSettings(workers=2))
+    assert summary.balanced
+    assert max(server.counts().values()) == 1
+    assert not fidelity_of(tmp_path / "run").faithful
+
+
+def kill_workers(run: Path, server: RecordingServer) -> None:
+    """Kill both worker processes once they are well under way."""
+    wait_until(lambda: len(server.requests) > 300)
+    (locust,) = [p for p in psutil.process_iter(["cmdline"]) if is_master(p, str(run))]
+    for child in locust.children():
+        if "locust" in " ".join(child.cmdline()):
+            os.kill(child.pid, signal.SIGKILL)
