@@ -229,23 +229,32 @@ def diff(
             min=1, metavar="N", help="processes that share the work [default: 2 where there is much]"
         ),
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="compare on a Dask cluster that sees the same paths: tcp://host:8786"
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Compare what two builds answered. Exit 0: the same; 1: regressions; 3: a run was not faithful enough."""
     from replay import config as configuration
+    from replay.errors import UsageError
     from replay.report import text
     from replay.report.gate import invalidated
     from replay.verbs.diff import diff_runs
     from replay.verbs.fidelity import fidelities_of
     from replay.verbs.gate_settings import fidelity_limits
 
+    if dask is not None and jobs is not None:
+        raise UsageError("--jobs are processes here, --dask is a cluster elsewhere: give one of them")
     configured = configuration.load(config)
     settings, runs = (
         configured.diff_settings(),
         {"baseline": baseline, "control": control, "candidate": candidate},
     )
     fidelities = fidelities_of(runs, fidelity_limits(configured))
-    report = invalidated(diff_runs(baseline, candidate, control, settings, jobs), fidelities.items())
+    report = invalidated(diff_runs(baseline, candidate, control, settings, jobs, dask), fidelities.items())
     asked = {"html": html, "json": json, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     files = {form: path for form, path in asked.items() if path is not None}
     if "-" not in map(str, (*files.values(), suggest)):

@@ -46,7 +46,8 @@ class Measures:
     Pearson's, `None` where the schedule hardly varies. `gap_distance` is the Kolmogorov-Smirnov distance of
     the gaps between arrivals. `mix_divergence` is the total variation distance of the endpoints' shares,
     planned and sent. `clock_error_ns` is how far the workers' clocks may be off the master's: it is in `lag_ns`
-    already. `deserted`: all workers were lost, so nobody knows what had been planned. `timed` is false in the closed loop. Figures that were not to be had are `None`.
+    already. `deserted`: all workers were lost, so nobody knows what had been planned. `timed` is false in the closed
+    loop. Figures that were not to be had are `None`.
     """
 
     timed: bool

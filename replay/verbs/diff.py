@@ -22,17 +22,19 @@ def diff_runs(
     control: Path | None = None,
     settings: DiffSettings | None = None,
     jobs: int | None = None,
+    dask: str | None = None,
 ) -> Report:
     """Compare the candidate's run with the baseline's, the control's telling what is noise.
 
-    `jobs` processes share the work (`None`: two, where there is enough to do); the report does
+    `jobs` processes share the work (`None`: two, where there is enough to do), or
+    the Dask cluster at `dask`; the report does
     not depend on it. `InputError` where a directory is no run.
     """
     runs = [Dataset.open(path, "run") for path in (candidate, *([control] if control else []))]
     sides = [Dataset.open(baseline), *runs]
     _check_keys(runs)
     comparison = compare_all(
-        [Source(side.path, side.kind) for side in sides], settings or DiffSettings(), jobs
+        [Source(side.path, side.kind) for side in sides], settings or DiffSettings(), jobs, dask
     )
     report = comparison.report(str(baseline), str(candidate), str(control) if control else None)
     notes = dict.fromkeys(told for run in sides if run.kind == "run" and (told := left_out(run.meta)))

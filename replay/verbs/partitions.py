@@ -16,7 +16,7 @@ import signal
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -74,6 +74,10 @@ class Partition:
     low: str | None = None
     high: str | None = None
 
+    def located(self) -> Partition:
+        """The same with absolute paths, for processes that work elsewhere in the file system."""
+        return replace(self, sources=tuple(replace(side, path=side.path.resolve()) for side in self.sources))
+
 
 def partitions(sources: Sequence[Source], settings: DiffSettings) -> list[Partition]:
     """All exchanges of these sides, in partitions of about `PARTITION_BYTES`."""
@@ -94,16 +98,26 @@ def compare(partition: Partition) -> Partial:
     return comparison.partial()
 
 
-def compare_all(sources: Sequence[Source], settings: DiffSettings, jobs: int | None = None) -> Comparison:
-    """The whole comparison, shared by `jobs` processes; `None`: two, where it is worth it."""
+def compare_all(
+    sources: Sequence[Source], settings: DiffSettings, jobs: int | None = None, dask: str | None = None
+) -> Comparison:
+    """The whole comparison, shared by `jobs` processes (`None`: two, where it is worth it) or the cluster at `dask`."""
     comparison = beginning(sources, settings)
     tasks = partitions(sources, settings)
     if jobs is None:
         cores = min(_MOST_BY_ITSELF, len(os.sched_getaffinity(0)))
         jobs = cores if len(tasks) >= _ENOUGH_FOR_A_POOL else 1
-    for partial in map(compare, tasks) if jobs == 1 or len(tasks) == 1 else _pooled(tasks, jobs):
+    for partial in _partials(tasks, jobs, dask):
         comparison.absorb(partial)
     return comparison
+
+
+def _partials(tasks: Sequence[Partition], jobs: int, dask: str | None) -> Iterable[Partial]:
+    if dask is not None:
+        from replay.verbs.dask_cluster import compared
+
+        return compared([task.located() for task in tasks], dask)
+    return map(compare, tasks) if jobs == 1 or len(tasks) == 1 else _pooled(tasks, jobs)
 
 
 def beginning(sources: Sequence[Source], settings: DiffSettings) -> Comparison:
