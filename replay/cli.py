@@ -36,7 +36,25 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="replay.toml [default: ./replay.toml if there]"),
 ]
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="new directory for the result")]
+
+
+def _dataset(text: str) -> Path:
+    """A capture or run that is named on the command line: a directory, or an address of a store."""
+    from replay.store.remote import readable
+
+    return readable(text)
+
+
+def _place(text: str) -> Path:
+    """Where a new dataset is to be: a directory, or an address of a store."""
+    from replay.store.remote import writable
+
+    return writable(text)
+
+
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", parser=_place, help="new directory for the result, or s3://…")
+]
 
 
 def main() -> None:
@@ -80,7 +98,9 @@ def demo(
 
 @app.command()
 def capture(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the capture's directory")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=_place, help="the capture's directory, or s3://…")
+    ],
     upstream: Annotated[
         str | None, typer.Option(metavar="URL", help="the service to stand in front of")
     ] = None,
@@ -139,38 +159,40 @@ def capture(
 ) -> None:
     """Record a sample of live traffic, secrets replaced, through mitmproxy."""
     from replay.plan.pacing import parse_duration
+    from replay.store.delivering import delivered
     from replay.verbs.capture import CaptureSettings
     from replay.verbs.capture import capture as record
 
-    summary = record(
-        CaptureSettings(
-            out=out,
-            upstream=upstream,
-            mode=mode,
-            listen=listen,
-            sample=sample,
-            max_body=max_body,
-            key_file=key_file,
-            config=config,
-            duration=None if duration is None else parse_duration(duration, "--duration"),
-            sample_by=sample_by,
-            session_key=session_key,
-            floor=floor,
-            only=tuple(only or ()),
-            skip=tuple(skip or ()),
-            rotate=rotate,
-            sync=sync,
-            on_error=on_error,
-            metrics=metrics,
-            sink=sink,
-            cert=cert,
-            cert_key=cert_key,
-            upstream_ca=upstream_ca,
-            insecure=insecure,
-            options=tuple(option or ()),
-        ),
-        lambda host, port: _say(f"recording: clients connect to {host}:{port}; Ctrl-C ends it"),
+    made = CaptureSettings(
+        out=out,
+        upstream=upstream,
+        mode=mode,
+        listen=listen,
+        sample=sample,
+        max_body=max_body,
+        key_file=key_file,
+        config=config,
+        duration=None if duration is None else parse_duration(duration, "--duration"),
+        sample_by=sample_by,
+        session_key=session_key,
+        floor=floor,
+        only=tuple(only or ()),
+        skip=tuple(skip or ()),
+        rotate=rotate,
+        sync=sync,
+        on_error=on_error,
+        metrics=metrics,
+        sink=sink,
+        cert=cert,
+        cert_key=cert_key,
+        upstream_ca=upstream_ca,
+        insecure=insecure,
+        options=tuple(option or ()),
     )
+    with delivered(out, keep=False):
+        summary = record(
+            made, lambda host, port: _say(f"recording: clients connect to {host}:{port}; Ctrl-C ends it")
+        )
     _print(_books_line(out, summary.books))
 
 
@@ -188,9 +210,11 @@ def import_(
     config: ConfigOption = None,
 ) -> None:
     """Make a capture of files recorded elsewhere."""
+    from replay.store.delivering import delivered
     from replay.verbs.importing import import_files
 
-    summary = import_files(files, out, config=config, key_file=key_file, host=host)
+    with delivered(out):
+        summary = import_files(files, out, config=config, key_file=key_file, host=host)
     for reason, count in {**summary.not_taken, **summary.notes}.items():
         _say(f"{count} × {reason}")
     _print(_books_line(out, summary.books))
@@ -200,11 +224,20 @@ def import_(
 def diff(
     baseline: Annotated[
         Path,
-        typer.Argument(metavar="BASELINE", help="the old build's run, or a capture: production's answers"),
+        typer.Argument(
+            metavar="BASELINE",
+            parser=_dataset,
+            help="the old build's run, or a capture: production's answers",
+        ),
     ],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="the new build's run")],
+    candidate: Annotated[
+        Path, typer.Argument(metavar="CANDIDATE", parser=_dataset, help="the new build's run")
+    ],
     control: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="a second run of the old build: tells what is noise")
+        Path | None,
+        typer.Option(
+            metavar="RUN", parser=_dataset, help="a second run of the old build: tells what is noise"
+        ),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="write one HTML page")] = None,
     json: Annotated[
@@ -274,7 +307,8 @@ def diff(
 @app.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="BASELINE CANDIDATE [CONTROL]", help="two or three runs")
+        list[Path],
+        typer.Argument(metavar="BASELINE CANDIDATE [CONTROL]", parser=_dataset, help="two or three runs"),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="where the files go")] = Path("report"),
     form: Annotated[
@@ -303,18 +337,26 @@ def report(
 
 @app.command()
 def confirm(
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="the old build's run")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="the new build's run")],
+    baseline: Annotated[
+        Path, typer.Argument(metavar="BASELINE", parser=_dataset, help="the old build's run")
+    ],
+    candidate: Annotated[
+        Path, typer.Argument(metavar="CANDIDATE", parser=_dataset, help="the new build's run")
+    ],
     target: Annotated[
         list[str],
         typer.Option("--target", metavar="NAME=URL", help="baseline=URL and candidate=URL, both up"),
     ],
     control: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="a second run of the old build: tells what is noise")
+        Path | None,
+        typer.Option(
+            metavar="RUN", parser=_dataset, help="a second run of the old build: tells what is noise"
+        ),
     ] = None,
     times: Annotated[int, typer.Option(min=1, help="how often each suspect is asked again")] = 5,
     capture: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="where the requests are, if the capture has moved")
+        Path | None,
+        typer.Option(metavar="DIR", parser=_dataset, help="where the requests are, if the capture has moved"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="keep what was asked and answered there")
@@ -379,9 +421,12 @@ def accept(
 @app.command()
 def show(
     exchange_id: Annotated[str, typer.Argument(metavar="ID", help="an exchange's id, or its beginning")],
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="runs; the first is compared with")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", parser=_dataset, help="runs; the first is compared with")
+    ],
     capture: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="where the request is, if the capture has moved")
+        Path | None,
+        typer.Option(metavar="DIR", parser=_dataset, help="where the request is, if the capture has moved"),
     ] = None,
     lap: Annotated[int, typer.Option(help="of a looped run: the pass, counted from 0")] = 0,
     target: Annotated[
@@ -449,7 +494,7 @@ def init(
 
 @app.command()
 def inspect(
-    dataset: Annotated[Path, typer.Argument(metavar="DIR", help="a capture or a run")],
+    dataset: Annotated[Path, typer.Argument(metavar="DIR", parser=_dataset, help="a capture or a run")],
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
     bindings: Annotated[
         bool, typer.Option("--bindings", help="of a capture: what later requests carry of earlier answers")
@@ -488,7 +533,9 @@ def inspect(
 
 @app.command("run")
 def run_(
-    capture: Annotated[Path, typer.Argument(metavar="CAPTURE", help="the capture to replay")],
+    capture: Annotated[
+        Path, typer.Argument(metavar="CAPTURE", parser=_dataset, help="the capture to replay")
+    ],
     target: Annotated[
         list[str],
         typer.Option(
@@ -585,6 +632,8 @@ def run_(
     from replay.plan.pacing import parse_duration
     from replay.report.overview import to_text
     from replay.send.options import parse_header, parse_targets
+    from replay.store.delivering import delivered
+    from replay.store.remote import address_of
     from replay.verbs.inspecting import inspect as look
     from replay.verbs.run import Remote, replay_abreast, replay_run
 
@@ -628,19 +677,19 @@ def run_(
         max_concurrency=max_concurrency,
         key_file=None if key_file is None else str(key_file),
     )
-    with _bars() as bars:
-        show = bars.of("replay")
-        if len(target) == 1 and "=" not in target[0]:
-            summaries = [replay_run(capture, target[0], out, settings, show, remote)]
-        else:
-            summaries = list(
-                replay_abreast(capture, parse_targets(target), out, settings, show, remote).values()
-            )
-    for summary in summaries:
-        _print(to_text(look(summary.out), _width(), _color()))
-    fidelities = [_fidelity(summary.out, configured) for summary in summaries]
+    with delivered(out):
+        with _bars() as bars:
+            show = bars.of("replay")
+            if len(target) == 1 and "=" not in target[0]:
+                summaries = [replay_run(capture, target[0], out, settings, show, remote)]
+            else:
+                builds = parse_targets(target)
+                summaries = list(replay_abreast(capture, builds, out, settings, show, remote).values())
+        for summary in summaries:
+            _print(to_text(look(summary.out), _width(), _color()))
+        fidelities = [_fidelity(summary.out, configured) for summary in summaries]
     if any(summary.interrupted for summary in summaries):
-        _say(f"interrupted: what was sent is in {out}")
+        _say(f"interrupted: what was sent is in {address_of(out)}")
         raise typer.Exit(130)
     if any(fidelity.stopped for fidelity in fidelities):
         raise typer.Exit(1)
@@ -661,7 +710,9 @@ def worker(
 
 @app.command()
 def stop(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="the directory of a run that is under way")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="the directory, or the address, of a run under way")
+    ],
 ) -> None:
     """Stop a run from elsewhere: nothing more is sent, what was recorded stays."""
     from replay.verbs.run import stop as stop_run
@@ -694,7 +745,9 @@ def _books_line(out: Path, books: Mapping[str, Any]) -> str:
         for name, count in books.items()
         if isinstance(count, int) and count
     )
-    return f"{out}: {', '.join(told)}\n"
+    from replay.store.remote import address_of
+
+    return f"{address_of(out)}: {', '.join(told)}\n"
 
 
 def _tuple(values: list[str] | None) -> tuple[str, ...] | None:

@@ -40,6 +40,7 @@ from replay.model import Header, exchange_id
 from replay.store import metadata
 from replay.store.compact import compact
 from replay.store.journal import SEGMENT_BYTES, Journal
+from replay.store.uploader import FULL_FILE
 
 _FLUSH_EVERY = 0.5
 _BOOKS_EVERY = 5.0
@@ -129,6 +130,7 @@ class Recorder:
         self._places: Counter[str] = Counter()
         self._unwritten = 0
         self.problem = ""
+        self._full = False
         self._compaction: threading.Thread | None = None
         self._segment_since = time.monotonic()
         self._account = books.new_account(settings.source)
@@ -151,6 +153,9 @@ class Recorder:
             return
         if self.problem:
             self._books.failed[self.problem] += 1
+            return
+        if self._full:
+            self._books.failed["the store is away, and what waits for it has reached its bound"] += 1
             return
         try:
             row = self._row(frame)
@@ -291,6 +296,7 @@ class Recorder:
         elif now - self._segment_since >= self._settings.rotate_seconds:
             self._guarded(self._journal.rotate)
         self._compact_behind()
+        self._full = (self._directory / FULL_FILE).exists()
         if now >= self._next_books:
             self._keep_books("open", self._books.totals())
             self._next_books = now + _BOOKS_EVERY

@@ -27,10 +27,10 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from replay.config import RunSettings, Target, parse_target
-from replay.errors import InputError, ReplayError, UsageError
+from replay.errors import ReplayError, UsageError
 from replay.keys import load_key
 from replay.plan.breaker import STOP_FILE
-from replay.send import closing, descriptors
+from replay.send import closing, descriptors, places
 from replay.send.abreast import AbreastWork, abreast, run_abreast
 from replay.send.crew import Crew
 from replay.send.guard import admit
@@ -181,7 +181,7 @@ def _begin_run(environment: Any, **_: Any) -> None:
                 out,
                 "run",
                 source={
-                    "capture": str(Path(options.capture).resolve()),
+                    "capture": places.told(Path(options.capture)),
                     "target": target.url,
                     "workers": _workers(environment),
                 },
@@ -218,9 +218,11 @@ def _to_keep(settings: RunSettings, capture: Path) -> dict[str, Any]:
 def _job(capture: str, routes: dict[Path, tuple[Target, RunSettings]]) -> dict[str, Any]:
     """What every worker is told there is to do, in types of msgpack."""
     builds = [
-        (str(out.resolve()), target.url, asdict(settings)) for out, (target, settings) in routes.items()
+        (str(out.resolve()), places.address(out), target.url, asdict(settings))
+        for out, (target, settings) in routes.items()
     ]
-    return {"capture": str(Path(capture).resolve()), "builds": builds}
+    at = Path(capture).resolve()
+    return {"capture": (str(at), places.address(at)), "builds": builds}
 
 
 @events.test_stopping.add_listener
@@ -243,6 +245,7 @@ def _close_run(environment: Any, **_: Any) -> None:
         _say(error, environment.parsed_options.progress_fd)
     if crew.started and (crew.accounts or crew.lost):
         for out in _routes(environment.parsed_options, environment.host):
+            places.gather(out)
             accounts = {name: books[str(out.resolve())] for name, books in crew.accounts.items() if books}
             closing.conclude(out, accounts, crew.lost, crew.told())
 
@@ -266,19 +269,24 @@ def _take_part(environment: Any, hand: Hand) -> None:
 
 
 def _replay_part(environment: Any, hand: Hand, told: dict[str, Any]) -> dict[str, Any]:
+    """This worker's share of the work; its accounts by the directories in which the master has the runs."""
+    masters = [(out, at) for out, at, _, _ in told["builds"]]
+    with places.brought(told["capture"], masters) as (capture, outs):
+        workers = _workers_of(environment, hand, {**told, "capture": capture}, outs)
+        _run(workers)
+    accounts = zip(masters, workers, strict=True)
+    clock = hand.clock._asdict()
+    return {out: {**worker.books, "clock": clock} for (out, _), worker in accounts if worker.books}
+
+
+def _workers_of(environment: Any, hand: Hand, told: dict[str, Any], outs: list[Path]) -> list[Worker]:
     holdings, name, shares = tuple(map(tuple, told["holdings"])), told["name"], told["shares"]
     jobs = []
-    for out, url, data in told["builds"]:
+    for out, (_, _, url, data) in zip(outs, told["builds"], strict=True):
         target, settings = parse_target(url), settings_in(data)
-        if not (Path(out) / "run.json").exists():
-            raise InputError(
-                f"worker {name} does not see {out}: workers on other machines need the run's directory and the"
-                " capture where the master has them, or addresses of an object store"
-            )
         settings = admit(target, Path(told["capture"]), settings)
-        jobs.append(
-            Job(told["capture"], Path(out), target, settings, name, holdings, shares, _PROGRESS.get("fd"))
-        )
+        fd = _PROGRESS.get("fd")
+        jobs.append(Job(told["capture"], out, target, settings, name, holdings, shares, fd))
     by_place = jobs[0].settings.concurrency is not None
     fire = environment.events.request.fire
     descriptors.raise_limit()
@@ -289,12 +297,7 @@ def _replay_part(environment: Any, hand: Hand, told: dict[str, Any]) -> dict[str
         party: list[AbreastWork] = []
         workers = abreast(jobs, fire, lambda: hand.ready(party[0], by_place), hand.alarm, hand.leash)
         party.append(AbreastWork(workers, gevent.getcurrent()))
-    _run(workers)
-    return {
-        str(job.out): {**worker.books, "clock": hand.clock._asdict()}
-        for job, worker in zip(jobs, workers, strict=True)
-        if worker.books
-    }
+    return workers
 
 
 def _replay_alone(environment: Any, options: Any) -> None:

@@ -12,6 +12,7 @@ from replay.errors import InputError
 from replay.findings import Report
 from replay.report.overview import left_out
 from replay.store.reader import Dataset
+from replay.store.remote import address_of
 from replay.store.sealing import redaction_of
 from replay.verbs.partitions import Source, compare_all
 
@@ -36,7 +37,9 @@ def diff_runs(
     comparison = compare_all(
         [Source(side.path, side.kind) for side in sides], settings or DiffSettings(), jobs, dask
     )
-    report = comparison.report(str(baseline), str(candidate), str(control) if control else None)
+    report = comparison.report(
+        address_of(baseline), address_of(candidate), address_of(control) if control else None
+    )
     notes = dict.fromkeys(told for run in sides if run.kind == "run" and (told := left_out(run.meta)))
     return replace(report, notes=(*notes, *report.notes))
 

@@ -18,6 +18,7 @@ from replay.plan.breaker import STOPPED
 from replay.report.fidelity import LATE_NS, FidelityLimits, Measures, judge, trip_text
 from replay.store import metadata
 from replay.store.reader import Dataset
+from replay.store.remote import readable
 
 _SECOND = 1_000_000_000
 _COLUMNS = (
@@ -184,7 +185,7 @@ def _recorded_concurrency(meta: dict[str, Any]) -> float | None:
     if other or meta["books"].get("left_out") or "capture" not in source:
         return None
     try:
-        capture = Dataset.open(Path(source["capture"]), "capture")
+        capture = Dataset.open(readable(source["capture"]), "capture")
     except InputError:
         return None
     busy, first, last = 0, None, 0

@@ -14,6 +14,7 @@ from replay.errors import ConfigError, UsageError
 from replay.report.dossier import BASELINE, CANDIDATE, CONTROL, ROLES
 from replay.report.fidelity import FidelityLimits
 from replay.report.gate import Limits
+from replay.store.remote import is_remote, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def gate_settings(config: Config, out: Path | None = None) -> GateSettings:
     if CONTROL in builds and not gate.get("control", True):
         raise ConfigError(f"{path}: [gate] control = false, but there is a [control]: leave one of them out")
     return GateSettings(
-        capture=home / gate["capture"],
+        capture=readable(gate["capture"]) if is_remote(gate["capture"]) else home / gate["capture"],
         out=out or home / gate.get("out", "gate-out"),
         title=gate.get("title", "Replay gate"),
         with_control=gate.get("control", True),

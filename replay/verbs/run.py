@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from replay.config import RunSettings, from_environment, parse_target
 from replay.errors import InputError, ReplayError
 from replay.plan.breaker import STOP_FILE
-from replay.send import closing
+from replay.send import closing, places
 from replay.send.guard import admit
 from replay.send.options import to_environment
 from replay.send.target import check_reachable
-from replay.store import metadata
+from replay.store import metadata, remote
 from replay.store.compact import recover
 from replay.store.reader import Dataset
 from replay.verbs.signals import terminable, uninterrupted
@@ -77,9 +79,9 @@ def replay_run(
     out: Path,
     settings: RunSettings,
     progress: Callable[[Progress], None] | None = None,
-    remote: Remote | None = None,
+    crew: Remote | None = None,
 ) -> RunSummary:
-    """Replay `capture` against `target` into the new run `out`; with `remote`, by workers from elsewhere.
+    """Replay `capture` against `target` into the new run `out`; with a `crew`, by workers from elsewhere.
 
     Raises `ReplayError` when it cannot start: nothing has been written then. Ctrl-C once stops sending,
     waits for what is under way and closes the run; twice gives up waiting. SIGTERM counts as Ctrl-C.
@@ -87,7 +89,7 @@ def replay_run(
     planned = _checked(capture, out)
     settings = _reachable(target, capture, settings)
     arguments = ["--host", target, "--out", str(out)]
-    return _replay(capture, [out], arguments, settings, planned, progress, remote)[0]
+    return _replay(capture, [out], arguments, settings, planned, progress, crew)[0]
 
 
 def replay_abreast(
@@ -96,7 +98,7 @@ def replay_abreast(
     out: Path,
     settings: RunSettings,
     progress: Callable[[Progress], None] | None = None,
-    remote: Remote | None = None,
+    crew: Remote | None = None,
 ) -> dict[str, RunSummary]:
     """Replay `capture` against several builds at once: each arrival to all of them, in random order.
 
@@ -108,7 +110,7 @@ def replay_abreast(
     routes = [f"--target={name}={url}" for name, url in targets.items()]
     arguments = [*routes, "--out", str(out)]
     outs = [out / name for name in targets]
-    summaries = _replay(capture, outs, arguments, settings, planned, progress, remote)
+    summaries = _replay(capture, outs, arguments, settings, planned, progress, crew)
     return dict(zip(targets, summaries, strict=True))
 
 
@@ -136,14 +138,15 @@ def _replay(
     settings: RunSettings,
     planned: int,
     progress: Callable[[Progress], None] | None,
-    remote: Remote | None = None,
+    crew: Remote | None = None,
 ) -> list[RunSummary]:
     """Run the replayer to its end, whatever ends it; what became of each of its runs."""
-    if remote is not None:
-        _check_port(remote)
+    if crew is not None:
+        _check_port(crew)
     reading, writing = os.pipe()
-    command = [*_command(capture, remote or settings.workers, writing), *arguments]
-    with terminable(), _locust(command, to_environment(settings), writing) as process:
+    command = [*_command(capture, crew or settings.workers, writing), *arguments]
+    environment = {**to_environment(settings), **places.to_environment(capture, outs)}
+    with terminable(), _locust(command, environment, writing) as process:
         os.close(writing)
         with os.fdopen(reading, "rb") as lines:
             try:
@@ -156,10 +159,10 @@ def _replay(
                     with suppress(OSError):
                         outs[0].parent.rmdir()
                 raise
-    if remote is not None and not interrupted and not (outs[0] / "run.json").exists():
+    if crew is not None and not interrupted and not (outs[0] / "run.json").exists():
         raise InputError(
-            f"fewer than {remote.expect} workers joined within {remote.wait_s} s: start each with `replay worker"
-            f" --master HOST --port {remote.port}`, or expect fewer"
+            f"fewer than {crew.expect} workers joined within {crew.wait_s} s: start each with `replay worker"
+            f" --master HOST --port {crew.port}`, or expect fewer"
         )
     return [_summary(out, process.returncode, interrupted) for out in outs]
 
@@ -180,20 +183,32 @@ def work(master: str, port: int) -> int:
                 process.terminate()
 
 
-def stop(run: Path) -> None:
+def stop(run: str) -> None:
     """Have a run that is under way stop, wherever it was started. `InputError` where there is none."""
+    if remote.is_remote(run):
+        store = remote.Store(run)
+        if "run.json" not in store.names():
+            raise InputError(f"{remote.shown(run)} is not a run: there is no run.json in it")
+        if orjson.loads(store.get("run.json"))["state"] != "open":
+            raise InputError(f"{remote.shown(run)} is over already: there is nothing to stop")
+        store.put(remote.STOP_OBJECT, b"")
+        return
+    _stop_here(Path(run))
+
+
+def _stop_here(run: Path) -> None:
     state = metadata.load(run, "run")["state"]
     if state != "open":
         raise InputError(f"{run} is over already: there is nothing to stop")
     (run / STOP_FILE).touch(mode=0o600)
 
 
-def _check_port(remote: Remote) -> None:
+def _check_port(crew: Remote) -> None:
     try:
-        socket.create_server((remote.bind, remote.port)).close()
+        socket.create_server((crew.bind, crew.port)).close()
     except OSError as error:
         raise InputError(
-            f"cannot listen on port {remote.port} for workers: {error.strerror}; choose another --master-port"
+            f"cannot listen on port {crew.port} for workers: {error.strerror}; choose another --master-port"
         ) from None
 
 

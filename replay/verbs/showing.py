@@ -18,6 +18,7 @@ from replay.errors import InputError, UsageError
 from replay.model import Exchange, Header, Result
 from replay.report.exchange import Answered, Asked, Line, Shown, curl
 from replay.store.reader import Dataset, to_rows
+from replay.store.remote import is_remote, readable
 from replay.store.tables import split_head
 
 
@@ -120,6 +121,8 @@ def captured_from(run: Dataset) -> Dataset | None:
     named = run.meta["source"].get("capture")
     if not isinstance(named, str):
         return None
+    if is_remote(named):
+        return Dataset.open(readable(named), "capture")
     for path in (Path(named), run.path / named, run.path.parent / Path(named).name):
         try:
             return Dataset.open(path, "capture")
