@@ -86,8 +86,8 @@ class Store:
         """A whole object."""
 
         def ask() -> bytes:
-            with self._system.open_input_stream(f"{self._base}/{name}") as stream:
-                return bytes(stream.read())
+            with self._system.open_input_file(f"{self._base}/{name}") as file:
+                return bytes(file.readall())
 
         return self._retried("read", ask)
 
@@ -134,6 +134,9 @@ def readable(text: str) -> Path:
     """A dataset to be read: of an address a local copy, which goes when this process ends."""
     if not is_remote(text):
         return Path(text)
+    for directory, address in _known.items():
+        if shown(address) == text or address == text:
+            return directory  # fetched already, or being written here
     directory = Path(tempfile.mkdtemp(prefix="replay-")) / (Path(urlsplit(text).path).name or "dataset")
     atexit.register(shutil.rmtree, directory.parent, ignore_errors=True)
     _known[directory] = text

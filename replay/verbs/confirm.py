@@ -32,6 +32,7 @@ from replay.model import Exchange
 from replay.report.dossier import BASELINE, CANDIDATE, CONTROL, Dossier
 from replay.report.gate import invalidated
 from replay.store.reader import Dataset
+from replay.store.remote import readable
 from replay.store.writer import DatasetWriter
 from replay.verbs.diff import answers, diff_runs
 from replay.verbs.fidelity import fidelities_of
@@ -129,7 +130,7 @@ def askings(sessions: Iterable[Sequence[Exchange]], wanted: frozenset[str] | set
 def _capture_of(report: Report, capture: Path | None) -> Dataset:
     if capture is not None:
         return Dataset.open(capture, "capture")
-    baseline = Dataset.open(Path(report.baseline))
+    baseline = Dataset.open(readable(report.baseline))
     found = baseline if baseline.kind == "capture" else captured_from(baseline)
     if found is None:
         raise InputError(

@@ -46,6 +46,7 @@ from replay.report.fidelity import FidelityLimits
 from replay.report.gate import invalidated
 from replay.store import metadata
 from replay.store.reader import Dataset, to_rows
+from replay.store.remote import address_of, readable
 from replay.verbs.diff import answers, diff_runs
 from replay.verbs.fidelity import fidelities_of
 from replay.verbs.showing import asked_of, captured_from, shown_answer
@@ -147,7 +148,7 @@ def around(
     """A report with what the runs it names have to say besides; `fidelities` by role, as far as measured."""
     settings = settings or DiffSettings()
     runs = {BASELINE: report.baseline, CONTROL: report.control, CANDIDATE: report.candidate}
-    sides = {role: Dataset.open(Path(path)) for role, path in runs.items() if path is not None}
+    sides = {role: Dataset.open(readable(path)) for role, path in runs.items() if path is not None}
     datasets = {role: side for role, side in sides.items() if side.kind == "run"}
     measured = fidelities or {}
     capture = captured_from(datasets[BASELINE]) if BASELINE in datasets else sides[BASELINE]
@@ -158,7 +159,7 @@ def around(
         title=title,
         made_at=metadata.now(),
         tool=f"staging-replay {__version__}",
-        capture=str(capture.path) if capture else None,
+        capture=address_of(capture.path) if capture else None,
         seconds=sum(fact.seconds for fact in facts),
         runs=facts,
         curves=curves,

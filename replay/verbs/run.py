@@ -183,9 +183,9 @@ def work(master: str, port: int) -> int:
                 process.terminate()
 
 
-def stop(run: str) -> None:
+def stop(run: str | Path) -> None:
     """Have a run that is under way stop, wherever it was started. `InputError` where there is none."""
-    if remote.is_remote(run):
+    if remote.is_remote(run := str(run)):
         store = remote.Store(run)
         if "run.json" not in store.names():
             raise InputError(f"{remote.shown(run)} is not a run: there is no run.json in it")
