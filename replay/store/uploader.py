@@ -85,7 +85,9 @@ def main() -> None:
     # Ctrl-C reaches the whole process group; the end of the work is the end of standard input, nothing else.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = False
-    if select.select([sys.stdin], [], [], 0)[0]:
+    if select.select([sys.stdin], [], [], 0)[0] and any(
+        (Path(directory) / name).exists() for name in METADATA
+    ):
         # By hand, after a crash: what is in journals still is to come along.
         Dataset.open(Path(directory))
     while not select.select([sys.stdin], [], [], _EVERY_S)[0]:
