@@ -145,7 +145,7 @@ def crew_text(meta: Mapping[str, Any]) -> str:
         told.append(f"{crew['shares_moved']} times one of {crew['shares']} shares moved to another worker")
     if crew["clock_error_ns"]:
         told.append(f"clocks within {crew['clock_error_ns'] / 1e6:.2f} ms of the master's")
-    return ", ".join(told)
+    return ", ".join(told) if len(told) > 1 else ""
 
 
 def _redacted(meta: Mapping[str, Any]) -> list[Text]:

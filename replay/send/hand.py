@@ -19,6 +19,7 @@ from replay.send.leash import HELD, Leash
 
 _EXCHANGES = 8
 _ANSWER_S = 2.0
+_ASK_S = 1.0
 _PLACES = 5_000
 """In the closed loop: how far ahead a worker may go at least, in places of the plan."""
 _BEATS = messages.LEASE_NS // int(messages.BEAT_S * 1e9)
@@ -92,10 +93,12 @@ class Hand:
         self._beater: Any = None
 
     def join(self) -> dict[str, Any]:
-        """Take part in the run that the master has begun; returns what it says there is to do."""
+        """Take part in the run that the master has begun, or begins later; returns what it says there is to do."""
         self._forget()
-        self.clock = self._measured()
-        self._runner.send_message(messages.JOIN, {"clock": self.clock._asdict()})
+        while not self._job.ready():
+            self.clock = self._measured()
+            self._runner.send_message(messages.JOIN, {"clock": self.clock._asdict()})
+            self._job.wait(_ASK_S)
         return dict(self._job.get())
 
     def ready(self, work: Work, by_place: bool) -> int:

@@ -132,6 +132,10 @@ class Recorder:
         """Write what is gathered: call it at least once a second."""
         self._journal.flush()
 
+    def discard(self) -> None:
+        """End the journal without what has not become Parquet yet."""
+        self._journal.discard()
+
     def close(self) -> None:
         """End the journal; the compactor takes it from there."""
         self._journal.close()

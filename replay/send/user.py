@@ -85,7 +85,8 @@ class ReplayShape(LoadTestShape):
 
 
 class ReplayUser(User):
-    """The pump of this process. In a worker the user only begins it: Locust moves users among workers as it likes."""
+    """The pump of this process. In a worker it stands for the pump only, which comes and goes with the crew: Locust
+    moves users among workers as it likes."""
 
     def start(self, group: Any) -> Any:
         """Run the pump in place of Locust's task loop."""
@@ -96,10 +97,7 @@ class ReplayUser(User):
 
     def _replay(self) -> None:
         environment = self.environment
-        if isinstance(hand := _CREWS.get(environment.runner), Hand):
-            if hand not in _TAKING_PART:
-                _TAKING_PART.add(hand)
-                gevent.spawn(_take_part, environment, hand)
+        if isinstance(environment.runner, WorkerRunner):
             Event().wait()
         options = environment.parsed_options
         try:
@@ -115,7 +113,6 @@ class ReplayUser(User):
     tasks = [nothing]  # noqa: RUF012 - Locust's own protocol
 
 
-_TAKING_PART: set[Hand] = set()
 _CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
 _WORKERS: list[Worker] = []
 """This process's own workers: one, or one for each build that is asked."""
@@ -134,7 +131,8 @@ def _join_up(environment: Any, runner: Any, **_: Any) -> None:
             # The workers are elsewhere: their progress is told here.
             environment.events.worker_report.add_listener(_pass_on)
     elif isinstance(runner, WorkerRunner):
-        _CREWS[runner] = Hand(runner)
+        _CREWS[runner] = hand = Hand(runner)
+        gevent.spawn(_take_part_in_all, environment, hand)
 
 
 def _pass_on(client_id: str, data: dict[str, Any]) -> None:
@@ -250,6 +248,11 @@ def _close_run(environment: Any, **_: Any) -> None:
             closing.conclude(out, accounts, crew.lost, crew.told())
 
 
+def _take_part_in_all(environment: Any, hand: Hand) -> None:
+    while hand.fenced is None:
+        _take_part(environment, hand)
+
+
 def _take_part(environment: Any, hand: Hand) -> None:
     """A worker's part in one run, from joining to its account."""
     try:
@@ -260,8 +263,6 @@ def _take_part(environment: Any, hand: Hand) -> None:
         hand.done({}, str(error), error.exit_code)
     except gevent.GreenletExit:
         hand.done({})
-    finally:
-        _TAKING_PART.discard(hand)
     if hand.fenced is not None:
         print(f"replay: this worker ended by itself: {hand.fenced}", file=sys.stderr)
         environment.process_exit_code = ReplayError.exit_code

@@ -34,6 +34,7 @@ from replay.send.pump import Pump
 from replay.send.recorder import Recorder
 from replay.send.source import Source
 from replay.send.target import resolve
+from replay.store import metadata
 from replay.store.reader import Dataset
 
 _PROGRESS_S = 0.25
@@ -294,7 +295,16 @@ class Worker:
                 ticker.kill()
                 if not self._told_all:
                     self._tell_once(pump, recorder)
-            recorder.close()
+            if self._is_too_late():
+                recorder.discard()
+            else:
+                recorder.close()
+
+    def _is_too_late(self) -> bool:
+        """Whether the run was closed without this worker, which had been cut off: its rows are booked as lost."""
+        if self._hand is None or self._hand.fenced is None:
+            return False
+        return bool(metadata.load(self._job.out, "run")["state"] == "closed")
 
     def _finish(self, compactor: Any) -> None:
         compactor.stdin.close()

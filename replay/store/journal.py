@@ -104,6 +104,15 @@ class Journal:
 
     close = rotate
 
+    def discard(self) -> None:
+        """Remove the current segment, with all its rows."""
+        self._rows.clear()
+        self._gathered = 0
+        if self._descriptor is not None:
+            self._path("open").unlink()
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def _write(self, descriptor: int, block: bytes) -> None:
         view = memoryview(block)
         while view:

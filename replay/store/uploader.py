@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import orjson
+
 from replay.errors import InputError
 from replay.plan.breaker import STOP_FILE
 from replay.store.reader import Dataset
@@ -43,7 +45,10 @@ class Uploader:
         store = Store(self._address, patience)
         there = store.names()
         metadata = {} if self._parts_only else self._metadata()
-        for path in sorted(self._directory.glob("part-*.parquet")):
+        parts = sorted(self._directory.glob("part-*.parquet"))
+        if parts and self._parts_only and orjson.loads(store.get("run.json"))["state"] == "closed":
+            return  # it was closed without this worker: these rows are booked as lost
+        for path in parts:
             if self._is_new(path) and there.get(path.name) != path.stat().st_size:
                 store.put(path.name, path.read_bytes())
             self._sent[path.name] = _state(path)

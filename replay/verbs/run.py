@@ -161,7 +161,7 @@ def _replay(
                 raise
     if crew is not None and not interrupted and not (outs[0] / "run.json").exists():
         raise InputError(
-            f"fewer than {crew.expect} workers joined within {crew.wait_s} s: start each with `replay worker"
+            f"not all of {crew.expect} expected workers joined within {crew.wait_s} s: start each with `replay worker"
             f" --master HOST --port {crew.port}`, or expect fewer"
         )
     return [_summary(out, process.returncode, interrupted) for out in outs]
