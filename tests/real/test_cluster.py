@@ -84,8 +84,8 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(machines: Networks, tmp_path: Path) -> Iterator[Cluster]:
-    steady(tmp_path / "capture", COUNT, GAP_MS, connections=SESSIONS)
+def cluster(machines: Networks, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    steady(tmp_path / "capture", COUNT, getattr(request, "param", GAP_MS), connections=SESSIONS)
     with ExitStack() as undo:
         times: list[float] = []
 
@@ -127,14 +127,16 @@ def test_three_machines_send_everything_once(cluster: Cluster) -> None:
     assert meta["crew"]["lost"] == []
 
 
+# Longer than the others: a worker is started while the run goes on, on a machine that may have much to do.
+@pytest.mark.parametrize("cluster", [2 * GAP_MS], indirect=True)
 def test_a_worker_killed_one_cut_off_and_one_that_joins_late(cluster: Cluster, machines: Networks) -> None:
     workers = [cluster.join(0), cluster.join(1)]
     master = cluster.begin(2)
     wait_until(cluster.sent(1))
     cluster.join(2)
-    wait_until(lambda: len(told(cluster)) == 3)
+    wait_until(lambda: len(told(cluster)) == 3, 30)
     os.killpg(workers[0].pid, signal.SIGKILL)
-    wait_until(cluster.sent(3200))
+    wait_until(cluster.sent(3200), 40)
     machines.cut(1)
     out, err = ended(master)
     assert master.returncode in (0, 3), out + err
@@ -148,7 +150,8 @@ def test_a_worker_killed_one_cut_off_and_one_that_joins_late(cluster: Cluster, m
     assert list(meta["workers"]) == ["w2"]
     # Missing is what the two may have been sending when they were lost: a second and a half of theirs at most.
     assert COUNT - len(counts) <= 2 * 1.5 * 250
-    assert books["skipped"].get("worker lost", 0) >= COUNT - len(counts)
+    # Each that did not reach the target is in the books, as lost or as failed.
+    assert books["skipped"].get("worker lost", 0) + sum(books["failed"].values()) >= COUNT - len(counts)
     fidelity = fidelity_of(cluster.run)
     assert not fidelity.faithful
     assert master.returncode == 3
