@@ -705,7 +705,7 @@ def worker(
     """Be a worker of a run that another machine is the master of."""
     from replay.verbs.run import work
 
-    raise typer.Exit(work(master, port))
+    work(master, port)
 
 
 @app.command()

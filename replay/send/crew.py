@@ -90,7 +90,7 @@ class Crew:
             return self.failed is not None or any(
                 client.state == _MISSING for client in self._runner.clients.values()
             )
-        return all(member.done for member in self._living())
+        return all(member.done for member in self._at_work())
 
     def finish(self) -> None:
         """The run was stopped: have all workers end, and wait for their accounts."""
@@ -129,6 +129,15 @@ class Crew:
     def _living(self) -> list[_Member]:
         return [member for member in self._members.values() if member.name not in self._deal.lost]
 
+    def _at_work(self) -> list[_Member]:
+        """The workers that have read ahead and tell how far they are; one that still fetches the capture does not."""
+        return [member for member in self._living() if member.ready]
+
+    def _all_are_ready(self) -> bool:
+        """Whether all that hold shares from the beginning are; a late one does not stand in for any of them."""
+        first = list(self._members.values())[: self._expected]
+        return len(first) == self._expected and all(member.ready for member in first)
+
     # What workers say
 
     def _on_clock(self, node: str, data: Any) -> None:
@@ -154,15 +163,15 @@ class Crew:
         member.heard_at = time.monotonic()
         if self.started:
             self._send(messages.START, {"at": self._start}, node)
-            if self._movable and not self._ended:
-                for giver, shares in self._deal.wanted_by(member.name).items():
-                    self._send(messages.GIVE, {"shares": shares, "to": member.name}, self._named(giver).node)
-        elif sum(other.ready for other in self._members.values()) >= self._expected:
+            self._even_out(member)
+        elif self._all_are_ready():
             self.started = True
             self._start = time.time_ns() + messages.LEAD_NS
             for other in self._members.values():
                 other.heard_at = time.monotonic()
             self._tell_all(messages.START, {"at": self._start})
+            for other in self._at_work():
+                self._even_out(other)
 
     def _on_at(self, node: str, data: Any) -> None:
         member = self._members.get(node)
@@ -185,7 +194,7 @@ class Crew:
             self.failed = self.failed or (data["error"], data["exit_code"])
             self._tell_all(messages.END, {"interrupted": True})
         if member is not None:
-            member.done = True
+            member.ready = member.done = True
             # It may be done before it all began: its planner found an error.
             self.started = True
             self.accounts[member.name] = data["accounts"]
@@ -202,24 +211,32 @@ class Crew:
             if not told and stopped():
                 told = True
                 self._tell_all(messages.END, {"interrupted": False, "stopped": True})
-            if self.started and not self._ended:
-                self._look_after()
+            if self.started:
+                self.look_after()
 
-    def _look_after(self) -> None:
+    def look_after(self) -> None:
+        """Notice who is lost, and whether all is sent. Until its account is there a worker may be lost, also after
+        the end: whoever waits for it would wait for ever."""
         now = time.monotonic()
-        for member in self._living():
+        for member in self._at_work():
             if not member.done and now - member.heard_at > messages.LOST_S:
                 self._lose(member)
-        living = self._living()
-        if living and all(member.idle or member.done for member in living):
+        at_work = self._at_work()
+        if not self._ended and at_work and all(member.idle or member.done for member in at_work):
             self._ended = True
             self._tell_all(messages.END, {"interrupted": False})
 
     def _lose(self, member: _Member) -> None:
         takes = self._deal.lose(member.name)
-        if self._movable:
+        if self._movable and not self._ended:
             for taker, taken in takes.items():
                 self._take(taker, taken)
+
+    def _even_out(self, member: _Member) -> None:
+        """Have others give up shares to a worker that has fewer."""
+        if self._movable and not self._ended:
+            for giver, shares in self._deal.wanted_by(member.name).items():
+                self._send(messages.GIVE, {"shares": shares, "to": member.name}, self._named(giver).node)
 
     def _take(self, taker: str, holdings: list[tuple[int, int]]) -> None:
         member = self._named(taker)

@@ -96,9 +96,11 @@ class Hand:
         """Take part in the run that the master has begun, or begins later; returns what it says there is to do."""
         self._forget()
         while not self._job.ready():
-            self.clock = self._measured()
-            self._runner.send_message(messages.JOIN, {"clock": self.clock._asdict()})
-            self._job.wait(_ASK_S)
+            measured = self._measured()
+            if measured is not None:
+                self.clock = measured
+                self._runner.send_message(messages.JOIN, {"clock": measured._asdict()})
+                self._job.wait(_ASK_S)
         return dict(self._job.get())
 
     def ready(self, work: Work, by_place: bool) -> int:
@@ -134,7 +136,8 @@ class Hand:
         """Something has come up for whoever waits in `more`."""
         self._news.set()
 
-    def _measured(self) -> Offset:
+    def _measured(self) -> Offset | None:
+        """How far this clock is off the master's; `None` where the master does not answer."""
         exchanges: list[tuple[int, int, int]] = []
         for _ in range(_EXCHANGES):
             sent = time.time_ns()
@@ -146,7 +149,7 @@ class Hand:
                 if data["machine"] == machine():
                     return SAME
                 exchanges.append((sent, data["at"], time.time_ns()))
-        return best(exchanges) if exchanges else SAME
+        return best(exchanges) if exchanges else None
 
     def _beat(self) -> None:
         beat = 0

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -104,7 +105,9 @@ def main() -> None:
                 print(f"replay: {error}; what is recorded waits in {directory}", file=sys.stderr)
             told = True
             time.sleep(_EVERY_S)
-        uploader.watch_bound()
+        # Files go while they are counted, and the whole directory where nothing came of it.
+        with suppress(FileNotFoundError):
+            uploader.watch_bound()
     try:
         uploader.step(float(os.environ.get("REPLAY_STORE_PATIENCE", "60")))
     except (InputError, OSError) as error:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from replay.config import parse_target
 from replay.errors import TargetError
 from replay.verbs.gate_settings import BuildSettings, shown
+from replay.verbs.ports import free_port
 from replay.verbs.signals import uninterrupted
 
 _LAST_LINES = 20
@@ -55,7 +56,7 @@ def running(
     of the log, where it does not come up.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    port = str(_free_port())
+    port = str(free_port())
     url = build.url.replace("{port}", port)
     env = {**os.environ, **{name: value.replace("{port}", port) for name, value in build.env.items()}}
     env.update(REPLAY_ROLE=role, REPLAY_URL=url, REPLAY_PORT=str(parse_target(url).port))
@@ -71,11 +72,6 @@ def running(
     with child.started(build.command, "command") as process:
         ready.wait(process, log)
         yield Running(url, log, process)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

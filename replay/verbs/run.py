@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -26,6 +26,7 @@ from replay.send.target import check_reachable
 from replay.store import metadata, remote
 from replay.store.compact import recover
 from replay.store.reader import Dataset
+from replay.verbs.ports import free_port
 from replay.verbs.signals import terminable, uninterrupted
 
 MASTER_PORT = 5557
@@ -167,22 +168,6 @@ def _replay(
     return [_summary(out, process.returncode, interrupted) for out in outs]
 
 
-def work(master: str, port: int) -> int:
-    """Be a worker of the run, or runs, that a master begins; returns the exit code when the master has gone."""
-    command = [*_LOCUST, "--worker", "--master-host", master, "--master-port", str(port)]
-    # In this process's place: signals and the exit code are its own.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal has told it as well.
-            continue
-        finally:
-            if process.poll() is None and sys.exc_info()[0] not in (None, KeyboardInterrupt):
-                process.terminate()
-
-
 def stop(run: str | Path) -> None:
     """Have a run that is under way stop, wherever it was started. `InputError` where there is none."""
     if remote.is_remote(run := str(run)):
@@ -201,6 +186,15 @@ def _stop_here(run: Path) -> None:
     if state != "open":
         raise InputError(f"{run} is over already: there is nothing to stop")
     (run / STOP_FILE).touch(mode=0o600)
+
+
+def work(master: str, port: int) -> NoReturn:
+    """Become a worker of the run, or runs, that a master begins: the process is replaced, its exit code is the
+    worker's."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.execv(  # noqa: S606 - no shell is wanted
+        sys.executable, [*_LOCUST, "--worker", "--master-host", master, "--master-port", str(port)]
+    )
 
 
 def _check_port(crew: Remote) -> None:
@@ -222,7 +216,7 @@ def _command(capture: Path, workers: Remote | int, progress_fd: int) -> list[str
         several += ("--expect-workers-max-wait", str(workers.wait_s))
         several += ("--master-bind-host", workers.bind, "--master-bind-port", str(workers.port))
     elif workers > 1:
-        port = str(_free_port())
+        port = str(free_port())
         several = ("--processes", str(workers), "--master-bind-host", "127.0.0.1")
         several += ("--master-bind-port", port, "--master-port", port)
     return [
@@ -230,11 +224,6 @@ def _command(capture: Path, workers: Remote | int, progress_fd: int) -> list[str
         *("--capture", str(capture), "--progress-fd", str(progress_fd)),
         *several,
     ]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from replay.verbs.fidelity import fidelity_of
 from tests.send.captures import steady
 from tests.send.networks import Networks, networks
 from tests.send.servers import RecordingServer, answer_ok
-from tests.send.test_run import ROOT, wait_until
+from tests.send.test_run import ROOT, command, wait_until
 
 COUNT, GAP_MS, SESSIONS = 5000, 4, 60
 
@@ -30,21 +30,6 @@ COUNT, GAP_MS, SESSIONS = 5000, 4, 60
 def machines() -> Iterator[Networks]:
     with networks(3) as made:
         yield made
-
-
-@contextmanager
-def process(*arguments: object, before: list[str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    child = subprocess.Popen(
-        [*(before or []), sys.executable, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
-        env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
 
 
 class Cluster:
@@ -60,7 +45,7 @@ class Cluster:
 
     def begin(self, expect: int, *more: object) -> subprocess.Popen[str]:
         return self._undo.enter_context(
-            process(
+            command(
                 *("-m", "replay", "run", self.capture, "--target", self.server.url, "--out", self.run),
                 *("--expect-workers", expect, "--master-port", self.port),
                 *("--master-bind", self._machines.address, "--wait-workers", "60s", *more),
@@ -69,7 +54,7 @@ class Cluster:
 
     def join(self, number: int) -> subprocess.Popen[str]:
         return self._undo.enter_context(
-            process(
+            command(
                 *("-m", "replay", "worker", "--master", self._machines.address, "--port", self.port),
                 before=self._machines.inside(number),
             )

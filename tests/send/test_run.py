@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,9 +30,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def command(*arguments: object, **kwargs: object) -> Iterator[subprocess.Popen[str]]:
+def command(
+    *arguments: object, before: Sequence[str] = (), **kwargs: object
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+        [*before, sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
