@@ -27,6 +27,8 @@ class Partial:
     left_out: int = 0
     downstream: Counter[str] = field(default_factory=Counter)
     """Exchanges whose differences follow from an earlier one of their session, by that one."""
+    aside: dict[str, Tally] = field(default_factory=dict)
+    """Exchanges that differ after a write at which their session went another way, by that write's endpoint."""
 
     def absorb(self, other: Partial) -> None:
         """Add the tallies of other exchanges to these."""
@@ -38,3 +40,5 @@ class Partial:
         self.notes.update(other.notes)
         self.left_out += other.left_out
         self.downstream.update(other.downstream)
+        for cause, tally in other.aside.items():
+            self.aside.setdefault(cause, Tally()).absorb(tally)

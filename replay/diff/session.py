@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from replay.diff.accepted import accept
 from replay.diff.answers import Answer, Comparer
 from replay.diff.bound import downstream
+from replay.diff.diverged import NO_WAYS, Ways
 from replay.diff.latency import LatencySettings
 from replay.diff.pairs import Accounts, Trio
 from replay.diff.partial import Partial
 from replay.diff.settings import DiffSettings
-from replay.diff.tally import rank
+from replay.diff.tally import Tally, rank
 from replay.diff.verdict import count, verdict
 from replay.findings import INVALID, REGRESSION, SUSPECT, Difference, Finding, Report, RuleUse
 
@@ -24,17 +26,22 @@ CAPTURED = (
 )
 
 MAX_NOTES = 8
+MAX_PLACES = 4
+_OUTCOMES = ("error", "status")
 _TELLING = ("error", "status", "missing", "extra", "type")
 
 
 class Comparison:
     """Adds up what trios of answers say. Memory grows with endpoints and fields, not with exchanges."""
 
-    def __init__(self, settings: DiffSettings, has_control: bool, captured: bool = False) -> None:
-        """`captured`: the baseline is no run, but what production answered."""
+    def __init__(
+        self, settings: DiffSettings, has_control: bool, captured: bool = False, ways: Ways = NO_WAYS
+    ) -> None:
+        """`captured`: the baseline is no run, but what production answered. `ways`: which sessions went another way."""
         self.settings = settings
         self.has_control = has_control
         self.captured = captured
+        self.ways = ways
         self.comparer = Comparer(settings.compare)
         self.sums = Partial([0] * len(settings.compare.rules))
 
@@ -46,7 +53,8 @@ class Comparison:
         """All that was added so far, for another comparison of the same settings to `absorb`."""
         self.sums.matched = list(self.comparer.book.matched)
         self.sums.notes = self.comparer.notes
-        self.sums.tally.fold()
+        for tally in (self.sums.tally, *self.sums.aside.values()):
+            tally.fold()
         return self.sums
 
     def absorb(self, partial: Partial) -> None:
@@ -76,7 +84,9 @@ class Comparison:
         noise = self._compare(baseline, control) if controlled else None
         if noise and control is not None and downstream(baseline.unbound, control.unbound):
             noise, controlled = None, False
-        sums.tally.add(baseline, found, noise)
+        cause = self.ways.cause(*baseline[:4]) if found or noise else None
+        tally = sums.tally if cause is None else sums.aside.setdefault(cause, Tally())
+        tally.add(baseline, found, noise)
         if paired and candidate is not None and self._latency is not None:
             sums.latencies.add(baseline, candidate, control if controlled else None)
 
@@ -90,9 +100,8 @@ class Comparison:
     def report(self, baseline: str, candidate: str, control: str | None) -> Report:
         """Judge what was counted."""
         sums = self.partial()
-        findings = sums.tally.findings(self.settings.judge, self.has_control)
-        if self.captured and not self.has_control:
-            findings = tuple(sorted(map(_of_a_capture, findings), key=rank))
+        tally, aside = self._sorted_out()
+        findings = self._findings(tally)
         latency = sums.latencies.rows(self._latency) if self._latency else ()
         invalid = self._invalid()
         judged, reasons = (INVALID, invalid) if invalid else verdict(findings, latency, self.accounts.paired)
@@ -104,18 +113,40 @@ class Comparison:
             control=control,
             findings=findings,
             latency=latency,
-            endpoints=sums.tally.endpoints(),
+            endpoints=tally.endpoints(),
             book=self.accounts.close(),
             control_book=self.sums.control_accounts.close() if self.has_control else None,
             rules=tuple(
                 RuleUse(rule.text, matched)
                 for rule, matched in zip(self.comparer.book.rules, sums.matched, strict=True)
             ),
-            notes=self._notes(),
+            notes=self._notes(aside),
         )
         return accept(report, self.settings.accepted, self.settings.today)
 
-    def _notes(self) -> tuple[str, ...]:
+    def _findings(self, tally: Tally) -> tuple[Finding, ...]:
+        findings = tally.findings(self.settings.judge, self.has_control)
+        if self.captured and not self.has_control:
+            return tuple(sorted(map(_of_a_capture, findings), key=rank))
+        return findings
+
+    def _sorted_out(self) -> tuple[Tally, dict[str, Tally]]:
+        """What counts, and what is downstream of a write that is a regression itself, by that write's endpoint."""
+        main, aside = self.sums.tally, self.sums.aside
+        if not aside:
+            return main, {}
+        accepted = {entry.finding for entry in self.settings.accepted if entry.holds(self.settings.today)}
+        causes = {
+            finding.endpoint
+            for finding in self._findings(main)
+            if finding.judgement == REGRESSION and finding.kind in _OUTCOMES and finding.id not in accepted
+        }
+        whole = Tally()
+        for tally in (main, *(aside[cause] for cause in sorted(aside) if cause not in causes)):
+            whole.absorb(tally)
+        return whole, {cause: aside[cause] for cause in sorted(aside) if cause in causes}
+
+    def _notes(self, aside: Mapping[str, Tally]) -> tuple[str, ...]:
         odd = sorted(self.sums.notes.items(), key=lambda item: (-item[1], item[0]))[:MAX_NOTES]
         left_out = count(self.sums.left_out, "exchange")
         return (
@@ -124,6 +155,22 @@ class Comparison:
             *((f"{left_out} of the capture left out of the run",) if self.sums.left_out else ()),
             *(f"{count(number, 'body', 'bodies')}: {note}" for note, number in odd),
             *self._downstream(),
+            *(note for cause, tally in aside.items() if (note := self._followed(cause, tally))),
+        )
+
+    def _followed(self, cause: str, tally: Tally) -> str:
+        """What was not counted, because a write before it in the session fared otherwise; empty where nothing was."""
+        found = sorted(self._findings(tally), key=lambda finding: (-finding.differing, *rank(finding)))
+        exchanges = sum(row.pairs - row.alike for row in tally.endpoints())
+        places = [
+            f"{finding.endpoint} {finding.path} {finding.kind} ({finding.differing:,})" for finding in found
+        ]
+        more = [f"{len(places) - MAX_PLACES:,} more"] if len(places) > MAX_PLACES else []
+        if not found:
+            return ""
+        return (
+            f"{count(exchanges, 'exchange')} downstream of {cause}, which fared otherwise before them in their"
+            f" sessions, not counted as findings: {', '.join([*places[:MAX_PLACES], *more])}"
         )
 
     def _downstream(self) -> list[str]:

@@ -11,22 +11,27 @@ processes here, a cluster elsewhere.
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import os
 import signal
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from replay.diff.answers import Answer
+from replay.diff.diverged import NO_WAYS, Ways, Wrote, turned
 from replay.diff.pairs import join
 from replay.diff.partial import Partial
 from replay.diff.session import Comparison
 from replay.diff.settings import DiffSettings
+from replay.plan.dispatch import SAFE_METHODS
 from replay.store.reader import Dataset, to_rows
 
 PARTITION_BYTES = 64 << 20
@@ -64,6 +69,19 @@ class Source:
                     eid, 0, session, endpoint, status, headers, body, size, cut, error, None, 0, 0, duration
                 )
 
+    def writes(self) -> Iterator[Wrote]:
+        """What became of its requests that are not safe, by exchange and lap."""
+        dataset = Dataset(self.path, self.kind, {})
+        columns, where = Wrote._fields, _is_write()
+        if self.kind == "run":
+            for batch in dataset.batches(columns, where, _ORDER):
+                yield from map(Wrote._make, to_rows(batch))
+            return
+        known = ("exchange_id", "session_id", "endpoint", "status", "error")
+        for batch in dataset.batches(known, where, _ORDER[:1]):
+            for exchange_id, session_id, endpoint, status, error in to_rows(batch):
+                yield Wrote(exchange_id, 0, session_id, endpoint, status, error, None)
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
@@ -73,6 +91,7 @@ class Partition:
     settings: DiffSettings
     low: str | None = None
     high: str | None = None
+    ways: Ways = NO_WAYS
 
     def located(self) -> Partition:
         """The same with absolute paths, for processes that work elsewhere in the file system."""
@@ -83,12 +102,22 @@ def partitions(sources: Sequence[Source], settings: DiffSettings) -> list[Partit
     """All exchanges of these sides, in partitions of about `PARTITION_BYTES`."""
     spans = [span for side in sources for span in Dataset(side.path, side.kind, {}).spans("exchange_id")]
     edges = [None, *cuts(spans, PARTITION_BYTES), None]
-    return [Partition(tuple(sources), settings, *edge) for edge in pairwise(edges)]
+    ways = ways_of(sources)
+    return [
+        Partition(tuple(sources), settings, low, high, ways.before(high)) for low, high in pairwise(edges)
+    ]
+
+
+def ways_of(sources: Sequence[Source]) -> Ways:
+    """Which sessions of the candidate and the control went another way than the baseline's."""
+    baseline, *others = sources
+    found = [turned(baseline.writes(), other.writes()) for other in others]
+    return Ways(found[0], found[1] if len(found) > 1 else {})
 
 
 def compare(partition: Partition) -> Partial:
     """The tallies of one partition, read from disk in the memory of one partition."""
-    comparison = beginning(partition.sources, partition.settings)
+    comparison = beginning(partition.sources, partition.settings, partition.ways)
     where = _within(partition.low, partition.high)
     sides = [side.answers(where) for side in partition.sources]
     if comparison.captured:
@@ -120,9 +149,9 @@ def _partials(tasks: Sequence[Partition], jobs: int, dask: str | None) -> Iterab
     return map(compare, tasks) if jobs == 1 or len(tasks) == 1 else _pooled(tasks, jobs)
 
 
-def beginning(sources: Sequence[Source], settings: DiffSettings) -> Comparison:
+def beginning(sources: Sequence[Source], settings: DiffSettings, ways: Ways = NO_WAYS) -> Comparison:
     """A comparison of these sides, nothing added yet."""
-    return Comparison(settings, has_control=len(sources) > 2, captured=sources[0].kind == "capture")
+    return Comparison(settings, len(sources) > 2, sources[0].kind == "capture", ways)
 
 
 def cuts(spans: Iterable[Span], size: int) -> list[str]:
@@ -165,6 +194,12 @@ def _ignore_interrupts() -> None:
 
 def _first_lap(answers: Iterable[Answer]) -> Iterator[Answer]:
     return (answer for answer in answers if answer.lap == 0)
+
+
+def _is_write() -> ds.Expression:
+    field = ds.field("endpoint")
+    found = [pc.starts_with(field, pattern=f"{method} ") for method in sorted(SAFE_METHODS)]
+    return ~reduce(operator.or_, found)
 
 
 def _within(low: str | None, high: str | None) -> ds.Expression | None:
