@@ -19,8 +19,11 @@ EXCLUDED, WRITE, DENIED = "excluded", "writes", "denied"
 
 
 def share_of(session_id: str, shares: int) -> int:
-    """The share (0 to shares - 1) a session belongs to: all of a session is one worker's, so order holds."""
-    return crc32(session_id.encode()) % shares
+    """The share (0 to shares - 1) a session belongs to: all of a session is one worker's, so order holds.
+
+    Shares are ranges of the hash: however many there are, neighbours lie together in a capture (`replay.store.tables`).
+    """
+    return crc32(session_id.encode()) * shares >> 32
 
 
 class Selection:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 SHARES_EACH = 16
 """Shares for each worker that is expected: a lost worker's are dealt out evenly to up to that many others."""
@@ -34,11 +35,11 @@ class Deal:
     lost: set[str] = field(default_factory=set)
 
     def open(self, workers: Iterable[str]) -> None:
-        """Deal all shares out to the first workers, evenly."""
+        """Deal all shares out to the first workers, evenly: neighbours to one worker, for they lie together on disk."""
         names = list(workers)
-        for number, name in enumerate(names):
-            shares = range(number, self.count, len(names))
-            self._members[name] = _Member(0, dict.fromkeys(shares, 0))
+        edges = [number * self.count // len(names) for number in range(len(names) + 1)]
+        for name, (first, end) in zip(names, pairwise(edges), strict=True):
+            self._members[name] = _Member(0, dict.fromkeys(range(first, end), 0))
 
     def holdings(self, worker: str) -> list[Holding]:
         """What a worker holds."""

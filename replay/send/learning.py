@@ -1,12 +1,25 @@
-"""The bindings of a capture: a first look at it, before anything is planned."""
+"""The bindings of a capture: a first look at it, before anything is planned.
+
+Several workers are told what one has learned: `python -m replay.send.learning CAPTURE [REPLAY.TOML]` writes the rules
+as JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
+from replay.config import Config, load
+from replay.errors import ReplayError
 from replay.plan.correlate import LEARN_FROM, Binding, Learner, Seen, Wish
 from replay.plan.dispatch import share_of
 from replay.store.reader import Dataset, to_rows
+
+Rule = tuple[str, str, str, str]
+"""A binding as processes tell each other of it: the answer's endpoint and place, the request's endpoint and place."""
 
 
 def learn(dataset: Dataset, wishes: Iterable[Wish] = (), most: int = LEARN_FROM) -> tuple[Binding, ...]:
@@ -14,8 +27,30 @@ def learn(dataset: Dataset, wishes: Iterable[Wish] = (), most: int = LEARN_FROM)
     that every process chooses alike."""
     learner = Learner(wishes)
     shares = -(-max(1, dataset.count) // most)
-    for batch in dataset.batches(Seen._fields):
+    for batch in _batches(dataset, shares):
         for seen in map(Seen._make, to_rows(batch)):
-            if shares == 1 or share_of(seen.session_id, shares) == 0:
-                learner.add(seen)
+            learner.add(seen)
     return learner.bindings()
+
+
+def _batches(dataset: Dataset, shares: int) -> Iterator[Any]:
+    if shares == 1:
+        return dataset.batches(Seen._fields)
+    shared = dataset.shared(Seen._fields, ("session_id",), lambda session: share_of(session, shares) == 0)
+    return (some.mine for some in shared)
+
+
+def main() -> None:
+    """Entry point of the process."""
+    capture, *files = sys.argv[1:]
+    try:
+        config = load(Path(files[0])) if files else Config()
+        found = learn(Dataset.open(Path(capture), "capture"), config.bind)
+    except ReplayError as error:
+        print(f"replay: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(json.dumps([(rule.source, rule.place, rule.endpoint, rule.target) for rule in found]))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,29 +43,42 @@ def told(path: Path) -> str:
     return str(path.resolve()) if found is None else shown(found)
 
 
+class Capture:
+    """A capture as this worker has it: at the master's own path, or as a copy of the worker's portion of it."""
+
+    def __init__(self, path: str, at: str | None = None) -> None:
+        self.path = path
+        self._at = at
+
+    def bring(self, shares: int, mine: Collection[int]) -> None:
+        """Have these of all shares of the sessions at hand as well; `InputError` where they are not to be had."""
+        if self._at is not None:
+            portion = json.dumps({"shares": shares, "mine": sorted(mine)})
+            _store("replay.store.portion", self._at, self.path, told=portion)
+
+
 @contextmanager
 def brought(
     capture: tuple[str, str | None], outs: Sequence[tuple[str, str | None]]
-) -> Iterator[tuple[str, list[Path]]]:
-    """On a worker: where the capture can be read and the results be written. Pairs are the master's path and the
-    address it stands for.
+) -> Iterator[tuple[Capture, list[Path]]]:
+    """On a worker: the capture, and where results are to be written. Pairs are the master's path and the address it
+    stands for.
 
-    What is not at its path here is fetched from its address, and results go there when it is left. `InputError` where
-    neither is to be had.
+    What is not at its path here is fetched from its address as far as it is needed, and results go there when it is
+    left. `InputError` where neither is to be had.
     """
     with ExitStack() as undo:
         directories = [undo.enter_context(_out(path, at)) for path, at in outs]
         yield _capture(*capture, undo), directories
 
 
-def _capture(path: str, at: str | None, undo: ExitStack) -> str:
+def _capture(path: str, at: str | None, undo: ExitStack) -> Capture:
     if (Path(path) / "capture.json").exists():
-        return path
+        return Capture(path)
     if at is None:
         raise InputError(_unseen(path))
     scratch = undo.enter_context(tempfile.TemporaryDirectory(prefix="replay-"))
-    _store("replay.store.remote", at, f"{scratch}/capture")
-    return f"{scratch}/capture"
+    return Capture(f"{scratch}/capture", at)
 
 
 @contextmanager
@@ -106,10 +119,14 @@ def gather(path: Path) -> None:
         _store("replay.store.remote", at, str(path), "--parts")
 
 
-def _store(module: str, *arguments: str) -> None:
+def _store(module: str, *arguments: str, told: str = "") -> None:
     # In a process of its own: pyarrow would hold up the event loop, and has threads.
     done: Any = subprocess.run(
-        [sys.executable, "-m", module, *arguments], stderr=subprocess.PIPE, env=environment(), check=False
+        [sys.executable, "-m", module, *arguments],
+        input=told.encode(),
+        stderr=subprocess.PIPE,
+        env=environment(),
+        check=False,
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]

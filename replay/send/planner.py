@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from replay.config import Config, RunSettings, from_environment, load
 from replay.errors import InputError, ReplayError
 from replay.plan import pacing
-from replay.plan.correlate import Binder, Seen
+from replay.plan.correlate import Binder, Binding, Seen
 from replay.plan.dispatch import DENIED, EXCLUDED, WRITE, Selection, share_of
 from replay.plan.rewrite import Parts
 from replay.plan.sessions import Lanes
@@ -28,7 +28,7 @@ from replay.plan.times import times_of
 from replay.send import answering
 from replay.send.laps import MOST_BYTES as LAP_BYTES
 from replay.send.laps import Laps
-from replay.send.learning import learn
+from replay.send.learning import Rule, learn
 from replay.send.plan_stream import (
     BLOCK_BYTES,
     END,
@@ -47,20 +47,13 @@ from replay.store.reader import Dataset, to_rows
 RAMPED = 500.0
 """Requests per second above which a rate grows over the first seconds, unless told otherwise."""
 
+_TOLD = ("session_id", "started_at", "endpoint", "method", "target")
+"""What the plan needs of every exchange, whoever sends it."""
+
 _COLUMNS = (
-    "exchange_id",
-    "session_id",
-    "connection_id",
-    "started_at",
-    "duration_ns",
-    "method",
-    "target",
-    "host",
-    "endpoint",
-    "http_version",
-    "request_headers",
-    "request_body",
-    "request_size",
+    *_TOLD,
+    *("exchange_id", "connection_id", "duration_ns", "host", "http_version"),
+    *("request_headers", "request_body", "request_size"),
 )
 _NO_ANSWER: answering.Read = ((None, (), None), None)
 
@@ -71,7 +64,7 @@ class Order:
 
     `holdings` are pairs of a share and the key from which on it is planned (see `replay.plan.shares`); what comes
     before is left to whoever held the share then. `first` is where lanes and sessions are numbered from: a worker may
-    have several planners.
+    have several planners. `rules` are bindings that are known already.
     """
 
     capture: str
@@ -80,6 +73,7 @@ class Order:
     holdings: tuple[tuple[int, int], ...] = ((0, 0),)
     shares: int = 1
     first: int = 0
+    rules: tuple[Rule, ...] | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -112,9 +106,7 @@ class Planner:
         self._rewriter = rewriter_of(self._config)
         self._times = times_of(self._config.rewrite["time"]) if "time" in self._config.rewrite else None
         self._shift = 0
-        self._binder = (
-            Binder(learn(self._dataset, self._config.bind)) if order.settings.sessions == "live" else None
-        )
+        self._binder = Binder(self._bindings()) if order.settings.sessions == "live" else None
         # What rules of the user's make of a request may be something else next time.
         rewritten = self._rewriter is not None or self._times is not None
         self._laps = Laps(0 if rewritten or settings.loop == 1 else LAP_BYTES)
@@ -123,6 +115,11 @@ class Planner:
         self._by_place = settings.concurrency is not None
         self._lane_numbers: dict[tuple[str, int], int] = {}
         self._next_lane = order.first
+
+    def _bindings(self) -> tuple[Binding, ...]:
+        if self._order.rules is None:
+            return learn(self._dataset, self._config.bind)
+        return tuple(Binding(*rule) for rule in self._order.rules)
 
     @property
     def planned_by_all(self) -> int:
@@ -159,22 +156,13 @@ class Planner:
         first: int | None = None
         recorded = offset
         for row, (answer, text) in self._rows():
-            (exchange_id, session_id, connection_id, started_at, duration_ns, method, target, host) = row[:8]
-            endpoint, version, headers, body, size = row[8:]
+            session_id, started_at, endpoint, method, target = row[:5]
+            # A row of another worker's is no longer than that.
+            mine = row[5:]
             if reason := self._left_out(endpoint, method, target):
                 self.counts[reason] += lap == 0
-                if self._binder is not None and share_of(session_id, self._order.shares) in self._mine:
-                    known = (
-                        exchange_id,
-                        session_id,
-                        started_at,
-                        duration_ns,
-                        endpoint,
-                        target,
-                        headers,
-                        body,
-                    )
-                    ties.leave_out(Seen._make(known + answer), text)
+                if self._binder is not None and mine:
+                    ties.leave_out(_seen(row, answer), text)
                 continue
             if first is None:
                 first = started_at
@@ -190,24 +178,17 @@ class Planner:
                 return None
             index = self._index
             self._index += 1
-            share = share_of(session_id, self._order.shares)
-            since = self._mine.get(share)
-            if since is None:
+            if not mine:
                 if lap == 0:
                     self._laps.pass_by(recorded)
                 continue
+            exchange_id, connection_id, duration_ns, host, version, headers, body, size = mine
             left[connection_id] -= 1
-            request = self._rewritten(
-                session_id, endpoint, started_at, Request(method, target, host, version, headers, body, size)
-            )
-            wire = serialise(
-                request, self._changes if self._settings.tag is None else self._tagged(exchange_id)
-            )
-            if request.target is not target or request.headers is not headers or request.body is not body:
-                wire = wire._replace(exact=False)
-            known = (exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body)
-            tie = ties.tie(Seen._make(known + answer), wire, request.body or b"", text)
+            request = Request(method, target, host, version, headers, body, size)
+            wire, request = self._written(exchange_id, session_id, endpoint, started_at, request)
+            tie = ties.tie(_seen(row, answer), wire, request.body or b"", text)
             lane = lanes.assign(connection_id, started_at, duration_ns)
+            share = share_of(session_id, self._order.shares)
             arrival = Planned(
                 due_ns=due,
                 place=index,
@@ -226,7 +207,7 @@ class Planner:
                 takes=tie.takes,
             )
             packed = pack_arrival(arrival) if lap else self._laps.keep(recorded, exchange_id, arrival)
-            if (index if self._by_place else due) >= since:
+            if (index if self._by_place else due) >= self._mine[share]:
                 yield packed
         return recorded if first is not None else None
 
@@ -248,6 +229,14 @@ class Planner:
         assert self._settings.tag is not None
         return replace(self._changes, set=(*self._changes.set, (self._settings.tag, exchange_id)))
 
+    def _written(
+        self, exchange_id: str, session_id: str, endpoint: str, started_at: int, request: Request
+    ) -> tuple[Wire, Request]:
+        """The request as it is to be sent, and what the user's rules have made of it."""
+        changed = self._rewritten(session_id, endpoint, started_at, request)
+        wire = serialise(changed, self._changes if self._settings.tag is None else self._tagged(exchange_id))
+        return (wire if changed is request else wire._replace(exact=False)), changed
+
     def _rewritten(self, session_id: str, endpoint: str, started_at: int, request: Request) -> Request:
         """The request as the user's rules want it; one that was not captured whole is not sent anyway."""
         if not (self._rewriter or self._times) or len(request.body or b"") != request.size:
@@ -264,25 +253,35 @@ class Planner:
         )
 
     def _rows(self) -> Iterator[tuple[tuple[Any, ...], answering.Read]]:
-        """Exchanges, and what is read of their answers."""
-        if self._binder is None:
-            for batch in self._dataset.batches(_COLUMNS):
-                yield from zip(to_rows(batch), repeat(_NO_ANSWER), strict=False)
+        """Exchanges, of others' sessions only the first columns; and what is read of their answers."""
+        columns = _COLUMNS if self._binder is None else _COLUMNS + answering.COLUMNS
+        if self._order.shares == 1:
+            for batch in self._dataset.batches(columns):
+                yield from self._read(batch)
             return
-        for batch in self._dataset.batches(_COLUMNS + answering.COLUMNS):
-            yield from zip(
-                to_rows(batch.select(_COLUMNS)), answering.answers(batch, self._binder.makers), strict=True
-            )
+        for some in self._dataset.shared(columns, _TOLD, self._is_mine):
+            own = self._read(some.mine)
+            for is_mine, told in zip(some.mask.to_pylist(), to_rows(some.told), strict=True):
+                yield next(own) if is_mine else (told, _NO_ANSWER)
+
+    def _read(self, batch: Any) -> Iterator[tuple[tuple[Any, ...], answering.Read]]:
+        if self._binder is None:
+            return zip(to_rows(batch), repeat(_NO_ANSWER), strict=False)
+        answers = answering.answers(batch, self._binder.makers)
+        return zip(to_rows(batch.select(_COLUMNS)), answers, strict=True)
+
+    def _is_mine(self, session_id: str) -> bool:
+        return share_of(session_id, self._order.shares) in self._mine
 
     def _exchanges_per(self) -> tuple[Counter[str], Counter[str]]:
         """How many arrivals of this share each connection and each session has, so that the last one can be told when
         it comes."""
         connections: Counter[str] = Counter()
         sessions: Counter[str] = Counter()
-        for batch in self._dataset.batches(("connection_id", "session_id", "endpoint", "method", "target")):
-            for connection_id, session_id, endpoint, method, target in to_rows(batch):
-                mine = share_of(session_id, self._order.shares) in self._mine
-                if mine and not self._left_out(endpoint, method, target):
+        columns = ("connection_id", "session_id", "endpoint", "method", "target")
+        for some in self._dataset.shared(columns, ("session_id",), self._is_mine):
+            for connection_id, session_id, endpoint, method, target in to_rows(some.mine):
+                if not self._left_out(endpoint, method, target):
                     connections[connection_id] += 1
                     sessions[session_id] += 1
         return connections, sessions if self._settings.sessions != "off" else Counter()
@@ -380,6 +379,13 @@ def _nothing_planned(order: Order, counts: Counter[str]) -> str:
             f" {counts.total()} exchanges"
         )
     return f"nothing to send: {order.capture} holds no exchanges"
+
+
+def _seen(row: tuple[Any, ...], answer: tuple[Any, ...]) -> Seen:
+    """What correlation reads of a row of `_COLUMNS`, as it was recorded."""
+    session_id, started_at, endpoint, _, target, exchange_id, _, duration_ns, _, _, headers, body, _ = row
+    known = (exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body)
+    return Seen._make(known + answer)
 
 
 def _changed(wire: Wire) -> tuple[bytes, bytes] | None:

@@ -16,11 +16,13 @@ import signal
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import gevent
+import gevent.subprocess
 from gevent.event import Event
 from locust import LoadTestShape, User, events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
@@ -30,11 +32,12 @@ from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
 from replay.keys import load_key
 from replay.plan.breaker import STOP_FILE
-from replay.send import closing, descriptors, places
+from replay.send import closing, descriptors, lean, places
 from replay.send.abreast import AbreastWork, abreast, run_abreast
 from replay.send.crew import Crew
 from replay.send.guard import admit
 from replay.send.hand import Hand
+from replay.send.learning import Rule
 from replay.send.live import KEY, Figures, Live, show_in
 from replay.send.messages import LEAD_NS
 from replay.send.options import add_options, parse_targets, settings_from, settings_in
@@ -187,7 +190,7 @@ def _begin_run(environment: Any, **_: Any) -> None:
             )
         if isinstance(crew := _CREWS.get(environment.runner), Crew):
             crew.begin(
-                _job(options.capture, routes),
+                {**_job(options.capture, routes), "rules": _rules(options.capture, routes)},
                 _workers(environment),
                 # Builds that are asked at once are asked in step: their shares stay where they are.
                 movable=len(routes) == 1,
@@ -221,6 +224,26 @@ def _job(capture: str, routes: dict[Path, tuple[Target, RunSettings]]) -> dict[s
     ]
     at = Path(capture).resolve()
     return {"capture": (str(at), places.address(at)), "builds": builds}
+
+
+def _rules(capture: str, routes: dict[Path, tuple[Target, RunSettings]]) -> list[Rule] | None:
+    """The bindings, for all workers: each would learn the same."""
+    settings = next(iter(routes.values()))[1]
+    if settings.sessions != "live":
+        return None
+    command = [sys.executable, "-m", "replay.send.learning", capture]
+    done: Any = gevent.subprocess.run(
+        [*command, *([settings.rules] if settings.rules else [])],
+        stdout=gevent.subprocess.PIPE,
+        stderr=gevent.subprocess.PIPE,
+        env=lean.environment(),
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        error = ReplayError(lines[-1].removeprefix("replay: "))
+        error.exit_code = done.returncode
+        raise error
+    return [tuple(rule) for rule in json.loads(done.stdout)]
 
 
 @events.test_stopping.add_listener
@@ -273,21 +296,35 @@ def _replay_part(environment: Any, hand: Hand, told: dict[str, Any]) -> dict[str
     """This worker's share of the work; its accounts by the directories in which the master has the runs."""
     masters = [(out, at) for out, at, _, _ in told["builds"]]
     with places.brought(told["capture"], masters) as (capture, outs):
-        workers = _workers_of(environment, hand, {**told, "capture": capture}, outs)
+        capture.bring(told["shares"], [share for share, _ in told["holdings"]])
+        workers = _workers_of(environment, hand, told, capture, outs)
         _run(workers)
     accounts = zip(masters, workers, strict=True)
     clock = hand.clock._asdict()
     return {out: {**worker.books, "clock": clock} for (out, _), worker in accounts if worker.books}
 
 
-def _workers_of(environment: Any, hand: Hand, told: dict[str, Any], outs: list[Path]) -> list[Worker]:
-    holdings, name, shares = tuple(map(tuple, told["holdings"])), told["name"], told["shares"]
+def _workers_of(
+    environment: Any, hand: Hand, told: dict[str, Any], capture: places.Capture, outs: list[Path]
+) -> list[Worker]:
+    rules = told["rules"] and tuple(map(tuple, told["rules"]))
     jobs = []
     for out, (_, _, url, data) in zip(outs, told["builds"], strict=True):
         target, settings = parse_target(url), settings_in(data)
-        settings = admit(target, Path(told["capture"]), settings)
-        fd = _PROGRESS.get("fd")
-        jobs.append(Job(told["capture"], out, target, settings, name, holdings, shares, fd))
+        jobs.append(
+            Job(
+                capture.path,
+                out,
+                target,
+                admit(target, Path(capture.path), settings),
+                name=told["name"],
+                holdings=tuple(map(tuple, told["holdings"])),
+                shares=told["shares"],
+                progress_fd=_PROGRESS.get("fd"),
+                rules=rules,
+                bring=partial(capture.bring, told["shares"]),
+            )
+        )
     by_place = jobs[0].settings.concurrency is not None
     fire = environment.events.request.fire
     descriptors.raise_limit()

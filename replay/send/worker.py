@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from replay.send.arrivals import Arrivals
 from replay.send.finishing import Finisher
 from replay.send.hand import Hand
 from replay.send.lean import environment
+from replay.send.learning import Rule
 from replay.send.logins import Login
 from replay.send.plan_stream import Planned
 from replay.send.planner import Order
@@ -54,6 +55,10 @@ class Job:
     progress_fd: int | None = None
     label: str = ""
     """What it is called where several builds are asked at once: the build's name besides its own."""
+    rules: tuple[Rule, ...] | None = None
+    """The bindings that whoever began the run has learned; `None`: the planner learns them."""
+    bring: Callable[[Collection[int]], None] = lambda shares: None
+    """Has these shares of the capture at hand, where not all of it is here."""
 
 
 Drive = Callable[[Pump, Iterable[Planned]], None]
@@ -234,13 +239,14 @@ class Worker:
         job = self._job
         # Lanes and sessions of one planner must not be taken for those of another.
         first = len(self._sources) << 32
-        order = Order(job.capture, job.settings, job.target.authority, holdings, job.shares, first)
+        order = Order(job.capture, job.settings, job.target.authority, holdings, job.shares, first, job.rules)
         source = Source(order)
         self._sources.append(source)
         return source
 
     def _take(self, holdings: tuple[Holding, ...]) -> None:
         try:
+            self._job.bring([share for share, _ in holdings])
             source = self._plan(holdings)
             source.wait_ready(1)
             self._arrivals.add(source)
@@ -370,8 +376,9 @@ def _part(whole: int, job: Job) -> int:
     """A worker's part of a whole number, so that those of all that share the run at first add up to it."""
     if not job.holdings:
         return 0
-    # Shares are dealt round: the first share's number is the worker's.
-    number, workers = job.holdings[0][0], round(job.shares / len(job.holdings))
+    # Shares are dealt in order, so many to each: the first one tells which worker this is.
+    workers = round(job.shares / len(job.holdings))
+    number = job.holdings[0][0] * workers // job.shares
     return whole // workers + (number < whole % workers)
 
 

@@ -7,11 +7,11 @@ no unread row group can hold a smaller one. Memory is bounded by the row groups 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +36,14 @@ _DAMAGE = (pa.ArrowException, RuntimeError, UnicodeDecodeError, OverflowError, O
 class _RowGroup:
     lowest: Any
     fragment: ds.ParquetFileFragment
+
+
+class Shared(NamedTuple):
+    """Some rows, of which some are mine: `told` of all of them, `mine` in full; `mask` tells which they are."""
+
+    told: pa.RecordBatch
+    mine: pa.RecordBatch
+    mask: pa.BooleanArray
 
 
 class Dataset:
@@ -85,9 +93,43 @@ class Dataset:
         keys = tuple(order_by or (TIME_KEY[self.kind],))
         wanted = list(columns) if columns is not None else KINDS[self.kind].names
         read = [*wanted, *(key for key in keys if key not in wanted)]
+
+        def whole(group: _RowGroup) -> pa.Table:
+            # With the schema of today: a column that was added since the file was written is null there.
+            schema = KINDS[self.kind]
+            return group.fragment.to_table(schema=schema, columns=read, filter=where, use_threads=False)
+
         try:
-            for table in _sweep(self.kind, self._row_groups(keys[0]), keys, read, where):
+            for table in _sweep(self._row_groups(keys[0]), keys, whole):
                 yield from table.select(wanted).to_batches(max_chunksize=BATCH_ROWS)
+        except _DAMAGE as error:
+            raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
+
+    def shared(
+        self, columns: Sequence[str], told: Sequence[str], mine: Callable[[str], bool]
+    ) -> Iterator[Shared]:
+        """All rows in order of time, in full where the session is one of mine, of the others the columns `told` alone.
+
+        Row groups without such a session are not read beyond these, which must hold `session_id`.
+        """
+        key = TIME_KEY[self.kind]
+        rest = [name for name in columns if name not in told]
+        known = list(dict.fromkeys((key, *told)))
+
+        def read(group: _RowGroup) -> pa.Table:
+            schema = KINDS[self.kind]
+            table = group.fragment.to_table(schema=schema, columns=known, use_threads=False)
+            if pc.any(is_mine(table.column("session_id"), mine)).as_py():
+                more = group.fragment.to_table(schema=schema, columns=rest, use_threads=False)
+            else:
+                more = pa.table([pa.nulls(table.num_rows, schema.field(name).type) for name in rest], rest)
+            return pa.table([*table.columns, *more.columns], [*known, *rest])
+
+        try:
+            for table in _sweep(self._row_groups(key), (key,), read):
+                for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+                    mask = is_mine(batch.column("session_id"), mine)
+                    yield Shared(batch.select(list(told)), batch.filter(mask).select(list(columns)), mask)
         except _DAMAGE as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
 
@@ -156,15 +198,24 @@ def _python(column: pa.Array) -> list[Any]:
     return [tuple(pairs[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def is_mine(sessions: Any, mine: Callable[[str], bool]) -> Any:
+    """Which of the rows with these session ids are mine: asked once for each session."""
+    if isinstance(sessions, pa.ChunkedArray):
+        sessions = sessions.combine_chunks()
+    coded = sessions.dictionary_encode()
+    return pa.array([mine(session) for session in coded.dictionary.to_pylist()], pa.bool_()).take(
+        coded.indices
+    )
+
+
 def _sweep(
-    kind: str, groups: list[_RowGroup], keys: tuple[str, ...], columns: list[str], where: ds.Expression | None
+    groups: list[_RowGroup], keys: tuple[str, ...], read: Callable[[_RowGroup], pa.Table]
 ) -> Iterator[pa.Table]:
+    """Tables in the order of the keys, of row groups in the order of the first."""
     order = [(key, "ascending") for key in keys]
     pending: list[pa.Table] = []
     for group, following in zip(groups, [*groups[1:], None], strict=False):
-        # With the schema of today: a column that was added since the file was written is null there.
-        table = group.fragment.to_table(schema=KINDS[kind], columns=columns, filter=where, use_threads=False)
-        pending.append(table.sort_by(order))
+        pending.append(read(group).sort_by(order))
         if following is None:
             ready, pending = pending, []
         else:

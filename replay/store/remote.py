@@ -91,6 +91,15 @@ class Store:
 
         return self._retried("read", ask)
 
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """Some bytes of an object."""
+
+        def ask() -> bytes:
+            with self._system.open_input_file(f"{self._base}/{name}") as file:
+                return bytes(file.read_at(length, start))
+
+        return self._retried("read", ask)
+
     def put(self, name: str, data: bytes) -> None:
         """Write an object: it is there whole, or not at all."""
 

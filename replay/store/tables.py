@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from replay.plan.dispatch import share_of
 from replay.store.files import atomically
 from replay.store.schema import DICTIONARY_COLUMNS, HEADERS, KINDS, TIME_KEY, UNCOUNTED_COLUMNS
 from replay.store.sealing import encryption_properties
 
 ROW_GROUP_BYTES = 32 << 20
+"""Of so much in order of time, the exchanges of a capture are grouped by session."""
+
+SESSION_GROUPS = 8
+SESSION_GROUP_BYTES = 4 << 20
+"""Into how many row groups at most, and how large they are at least."""
 
 
 def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
@@ -41,7 +47,11 @@ def split_head(head: bytes) -> list[tuple[str, str]]:
 
 
 def write_part(path: Path, kind: str, batches: Iterable[pa.RecordBatch]) -> int:
-    """Sort by time, write as one Parquet file that appears whole. Returns the number of rows."""
+    """Sort by time, write as one Parquet file that appears whole. Returns the number of rows.
+
+    In a capture each row group holds the sessions of one range of their hash (`replay.plan.dispatch.share_of`), so that
+    a worker of several need not read those that are others' to send.
+    """
     schema = KINDS[kind]
     table = pa.Table.from_batches(batches, schema)
     table = table.take(pc.sort_indices(table, sort_keys=[(TIME_KEY[kind], "ascending")]))
@@ -50,21 +60,40 @@ def write_part(path: Path, kind: str, batches: Iterable[pa.RecordBatch]) -> int:
 
 
 def _write_table(path: Path, kind: str, table: pa.Table) -> None:
-    counted = [column for column in table.column_names if column not in UNCOUNTED_COLUMNS]
-    per_row = max(1, table.nbytes // max(1, table.num_rows))
     path.touch(mode=0o600)
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         path,
-        row_group_size=max(1, ROW_GROUP_BYTES // per_row),
+        table.schema,
         compression="zstd",
         compression_level=1,
         use_dictionary=[name for name in DICTIONARY_COLUMNS if name.split(".")[0] in table.column_names],
-        write_statistics=counted,
+        write_statistics=[column for column in table.column_names if column not in UNCOUNTED_COLUMNS],
         sorting_columns=pq.SortingColumn.from_ordering(table.schema, [(TIME_KEY[kind], "ascending")]),
         store_schema=True,
         encryption_properties=encryption_properties(path.parent),
-    )
+    ) as writer:
+        for group in _row_groups(kind, table):
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+
+
+def _row_groups(kind: str, table: pa.Table) -> Iterator[pa.Table]:
+    """The table in pieces, each sorted by time as it is."""
+    rows = max(1, ROW_GROUP_BYTES // max(1, table.nbytes // max(1, table.num_rows)))
+    for start in range(0, max(1, table.num_rows), rows):
+        piece = table.slice(start, rows)
+        yield from _by_session(piece) if kind == "capture" else (piece,)
+
+
+def _by_session(table: pa.Table) -> Iterator[pa.Table]:
+    groups = min(SESSION_GROUPS, table.nbytes // SESSION_GROUP_BYTES)
+    if groups < 2:
+        yield table
+        return
+    sessions = table.column("session_id").combine_chunks().dictionary_encode()
+    numbers = [share_of(session, groups) for session in sessions.dictionary.to_pylist()]
+    group_of = pa.array(numbers, pa.int8()).take(sessions.indices)
+    for number in sorted(set(numbers)):
+        yield table.filter(pc.equal(group_of, number))
 
 
 def _array(column: Sequence[Any], kind: pa.DataType) -> pa.Array:

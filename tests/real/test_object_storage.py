@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +21,11 @@ from typing import Any
 
 import pytest
 
+from replay.store import tables
 from replay.store.reader import Dataset
 from replay.store.remote import Store, outbox, shown
-from tests.send.captures import steady
+from tests.rows import T0, exchange
+from tests.send.captures import steady, write
 from tests.send.servers import RecordingServer
 from tests.send.test_run import ROOT, wait_until
 
@@ -63,6 +67,8 @@ class Proxy:
         self.failing = 0
         self.down = False
         self.failed = 0
+        self.read: Counter[str] = Counter()
+        """Bytes of parts that were read, by the dataset."""
         self._seen: Counter[str] = Counter()
         proxy = self
 
@@ -85,6 +91,8 @@ class Proxy:
                 store.request(self.command, self.path, body, headers)
                 answer = store.getresponse()
                 content = answer.read()
+                if self.command == "GET" and "/part-" in self.path:
+                    proxy.read[self.path.split("/")[-2]] += len(content)
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in (
@@ -257,37 +265,99 @@ def _down_for_good(proxy: Proxy, server: RecordingServer) -> None:
     proxy.down = True
 
 
+class Strangers:
+    """Workers that see nothing of what the master has on its disk, and a master for them."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undo: ExitStack) -> None:
+        masters = tmp_path / "masters"
+        masters.mkdir()
+        # Each is in a mount namespace of its own.
+        self._alone = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{masters}" && exec "$@"', "sh"]
+        if subprocess.run([*self._alone, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("mount namespaces cannot be made here")
+        for name in ("XDG_CACHE_HOME", "TMPDIR"):
+            monkeypatch.setenv(name, str(masters))
+        self._port, self._undo = free_port(), undo
+
+    def join(self) -> subprocess.Popen[bytes]:
+        worker = subprocess.Popen(
+            [*self._alone, sys.executable, "-m", "replay", "worker", "--master", "127.0.0.1",
+             "--port", str(self._port)],
+            cwd=ROOT, start_new_session=True, env={**os.environ, "TMPDIR": "/tmp"},
+        )  # fmt: skip
+        self._undo.callback(worker.wait)
+        self._undo.callback(worker.kill)
+        return worker
+
+    def run(self, server: RecordingServer) -> subprocess.CompletedProcess[str]:
+        return replay(
+            *("run", "s3://bucket/capture", "--target", server.url, "--out", "s3://bucket/run"),
+            *("--expect-workers", 2, "--master-port", self._port, "--master-bind", "127.0.0.1"),
+        )
+
+
+def in_many_groups(path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A capture in the store whose row groups can be told apart; its size in bytes."""
+    monkeypatch.setattr(tables, "SESSION_GROUP_BYTES", 100_000)
+    draw = random.Random(1)
+    rows = (
+        exchange(
+            number,
+            started_at=T0 + number * 5_000_000,
+            duration_ns=100_000,
+            connection_id=f"c{number % 40}",
+            session_id=f"s{number % 40}",
+            target=f"/{number}",
+            response_body=draw.randbytes(8000),
+        )
+        for number in range(count)
+    )
+    capture = write(path, rows)
+    put_dataset(capture, "s3://bucket/capture")
+    return sum(part.stat().st_size for part in capture.glob("part-*.parquet"))
+
+
 def test_workers_that_share_nothing_but_the_store(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_dataset(steady(tmp_path / "capture", 400, 5, 20), "s3://bucket/capture")
-    masters = tmp_path / "masters"
-    masters.mkdir()
-    # In a mount namespace of its own a worker sees nothing of what the master has on its disk.
-    alone = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{masters}" && exec "$@"', "sh"]
-    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("mount namespaces cannot be made here")
-    port = free_port()
+    size = in_many_groups(tmp_path / "capture", 400, monkeypatch)
     with RecordingServer() as server, ExitStack() as undo:
+        strangers = Strangers(tmp_path, monkeypatch, undo)
         for _ in range(2):
-            worker = subprocess.Popen(
-                [*alone, sys.executable, "-m", "replay", "worker", "--master", "127.0.0.1", "--port", str(port)],
-                cwd=ROOT, start_new_session=True,
-            )  # fmt: skip
-            undo.callback(worker.wait)
-            undo.callback(worker.kill)
-        for name in ("XDG_CACHE_HOME", "TMPDIR"):
-            monkeypatch.setenv(name, str(masters))
-        done = replay(
-            *("run", "s3://bucket/capture", "--target", server.url, "--out", "s3://bucket/run"),
-            *("--expect-workers", 2, "--master-port", port, "--master-bind", "127.0.0.1"),
-        )
+            strangers.join()
+        done = strangers.run(server)
         assert done.returncode == 0, done.stdout + done.stderr
         assert server.counts() == {f"/{number}": 1 for number in range(400)}
+    # The master has fetched all of it, each worker its own part.
+    assert 1.8 * size < proxy.read["capture"] < 2.4 * size
     told = json.loads(replay("inspect", "s3://bucket/run", "--json").stdout)
     assert told["count"] == 400
     assert sorted(told["meta"]["workers"]) == ["w0", "w1"]
     assert told["meta"]["source"]["capture"] == "s3://bucket/capture"
+
+
+def test_a_survivor_fetches_what_it_takes_over(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_many_groups(tmp_path / "capture", 1600, monkeypatch)
+    with RecordingServer() as server, ExitStack() as undo:
+        strangers = Strangers(tmp_path, monkeypatch, undo)
+        dying, _ = strangers.join(), strangers.join()
+
+        def die() -> None:
+            wait_until(lambda: len(server.requests) > 200, 60)
+            os.killpg(dying.pid, signal.SIGKILL)
+
+        threading.Thread(target=die, daemon=True).start()
+        done = strangers.run(server)
+        counts = server.counts()
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert max(counts.values()) == 1
+    # Three seconds until it was missed, and what it had been granted, are behind: all the rest was sent.
+    assert {f"/{number}" for number in range(1500, 1600)} <= counts.keys()
+    books = json.loads(replay("inspect", "s3://bucket/run", "--json").stdout)["meta"]["books"]
+    assert books["planned"] == books["sent"] + sum(books["skipped"].values()) == 1600
+    assert set(books["skipped"]) == {"worker lost"}
 
 
 def test_stop_by_address(proxy: Proxy, tmp_path: Path) -> None:
