@@ -113,8 +113,8 @@ class Dataset:
         Row groups without such a session are not read beyond these, which must hold `session_id`.
         """
         key = TIME_KEY[self.kind]
-        rest = [name for name in columns if name not in told]
         known = list(dict.fromkeys((key, *told)))
+        rest = [name for name in columns if name not in known]
 
         def read(group: _RowGroup) -> pa.Table:
             schema = KINDS[self.kind]

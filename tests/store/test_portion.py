@@ -15,6 +15,7 @@ from replay.store import tables
 from replay.store.portion import OUTLINE, Portion, bring, chunks, joined
 from replay.store.reader import Dataset, to_rows
 from replay.store.remote import Store
+from replay.store.schema import EXCHANGES
 from tests.rows import T0, exchange
 from tests.store.test_dataset import write
 
@@ -68,6 +69,17 @@ def test_row_groups_hold_ranges_of_sessions_in_order_of_time(tmp_path: Path) -> 
     for group in range(file.num_row_groups):
         times = file.read_row_group(group, columns=["started_at"]).column(0).cast("int64").to_pylist()
         assert times == sorted(times)
+
+
+@pytest.mark.parametrize("told", [("session_id",), ("started_at", "session_id"), EXCHANGES.names])
+def test_any_columns_may_be_asked_for(tmp_path: Path, told: tuple[str, ...]) -> None:
+    rows = exchanges()
+    found = [
+        row
+        for some in Dataset.open(write(tmp_path / "c", rows)).shared(EXCHANGES.names, told, mine)
+        for row in to_rows(some.mine)
+    ]
+    assert [Exchange(*row) for row in found] == [row for row in rows if mine(row.session_id)]
 
 
 def test_a_small_capture_is_one_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
