@@ -11,14 +11,9 @@ from dataclasses import dataclass, field
 NEVER = 1 << 62
 
 
-@dataclass(slots=True)
-class _Ended:
-    """An answer that later requests of the session may have to wait for."""
-
-    number: int
-    end: int
-    implied_from: int = NEVER
-    """From here on, whoever waits for a later answer has waited for this one too."""
+_Ended = list[int]
+"""An answer that later requests of the session may have to wait for: its request's number, its end, and from when on
+whoever waits for a later answer has waited for this one too."""
 
 
 @dataclass(slots=True)
@@ -38,22 +33,26 @@ class Causality:
 
         A request whose end was not seen is awaited by nobody.
         """
-        session = self._sessions.setdefault(session_id, _Session())
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = _Session()
         number = session.count
         session.count += 1
         end = NEVER if duration_ns is None else started_at + duration_ns
         kept: list[_Ended] = []
-        awaited: list[int] = []
+        awaited: tuple[int, ...] = ()
         for other in session.ended:
-            if other.implied_from > started_at:
+            known, other_end, implied_from = other
+            if implied_from > started_at:
                 kept.append(other)
-                if other.end <= started_at:
-                    awaited.append(other.number)
-                    other.implied_from = min(other.implied_from, end)
+                if other_end <= started_at:
+                    awaited = (*awaited, known)
+                    if end < implied_from:
+                        other[2] = end
         if duration_ns is not None:
-            kept.append(_Ended(number, end))
+            kept.append([number, end, NEVER])
         session.ended = kept
-        return number, tuple(awaited)
+        return number, awaited
 
     def close(self, session_id: str) -> None:
         """Forget a session that has no more requests."""

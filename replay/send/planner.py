@@ -40,8 +40,8 @@ from replay.send.plan_stream import (
     pack_last,
 )
 from replay.send.preparing import rewriter_of
-from replay.send.ties import Ties
-from replay.send.wire import Changes, Request, Wire, serialise
+from replay.send.ties import FREE, Ties
+from replay.send.wire import Changes, Request, Serialiser, Wire, serialise
 from replay.store.reader import Dataset, to_rows
 
 RAMPED = 500.0
@@ -99,6 +99,7 @@ class Planner:
             set=from_environment(order.settings.set_headers),
             remove=frozenset(name.lower() for name in order.settings.remove_headers),
         )
+        self._serialise = Serialiser(self._changes)
         self._pace = make_pace(order.settings)
         self._limit = None if settings.duration is None else int(settings.duration * pacing.SECOND)
         self._dataset = Dataset.open(Path(order.capture), "capture")
@@ -186,25 +187,28 @@ class Planner:
             left[connection_id] -= 1
             request = Request(method, target, host, version, headers, body, size)
             wire, request = self._written(exchange_id, session_id, endpoint, started_at, request)
-            tie = ties.tie(_seen(row, answer), wire, request.body or b"", text)
+            tie = FREE
+            if session_id in ties.several:
+                tie = ties.tie(_seen(row, answer), wire, request.body or b"", text)
             lane = lanes.assign(connection_id, started_at, duration_ns)
             share = share_of(session_id, self._order.shares)
+            # In the order of the fields: by name it would take several times as long, and this is done for every row.
             arrival = Planned(
-                due_ns=due,
-                place=index,
-                lane=self._lane_number(connection_id, lane),
-                ends=self._end(connection_id, lanes) if not left[connection_id] else (),
-                identity=pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
-                causal=tie.causal,
-                share=share,
-                endpoint=endpoint,
-                method=method,
-                exact=wire.exact,
-                wire=b"" if tie.script is not None else wire.head + wire.body,
-                changed=None if tie.script is not None else _changed(wire),
-                skipped=wire.skipped,
-                script=tie.script,
-                takes=tie.takes,
+                due,
+                index,
+                self._lane_number(connection_id, lane),
+                self._end(connection_id, lanes) if not left[connection_id] else (),
+                pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
+                tie.causal,
+                share,
+                endpoint,
+                method,
+                wire.exact,
+                b"" if tie.script is not None else wire.head + wire.body,
+                None if tie.script is not None else _changed(wire),
+                wire.skipped,
+                tie.script,
+                tie.takes,
             )
             packed = pack_arrival(arrival) if lap else self._laps.keep(recorded, exchange_id, arrival)
             if (index if self._by_place else due) >= self._mine[share]:
@@ -234,7 +238,8 @@ class Planner:
     ) -> tuple[Wire, Request]:
         """The request as it is to be sent, and what the user's rules have made of it."""
         changed = self._rewritten(session_id, endpoint, started_at, request)
-        wire = serialise(changed, self._changes if self._settings.tag is None else self._tagged(exchange_id))
+        tagged = self._settings.tag is not None
+        wire = serialise(changed, self._tagged(exchange_id)) if tagged else self._serialise(changed)
         return (wire if changed is request else wire._replace(exact=False)), changed
 
     def _rewritten(self, session_id: str, endpoint: str, started_at: int, request: Request) -> Request:

@@ -29,19 +29,18 @@ class Ties:
 
     def __init__(self, left: Counter[str], numbered: int, binder: Binder | None, least: int = 2) -> None:
         self._left = left
-        self._several = {session for session, count in left.items() if count >= least}
+        self.several = frozenset(session for session, count in left.items() if count >= least)
+        """The sessions whose arrivals are tied."""
         self._numbers: dict[str, int] = {}
         self._causality = Causality()
         self._binder = binder
         self.numbered = numbered
 
     def tie(self, seen: Seen, wire: Wire, body: bytes, text: bytes | None = None) -> Tie:
-        """The ties of one arrival; `body` is the request's body without any framing, `text` that of the answer where
-        it was not read in full."""
+        """The ties of one arrival of `several`; `body` is the request's body without any framing, `text` that of the
+        answer where it was not read in full."""
         session_id = seen.session_id
         self._left[session_id] -= 1
-        if session_id not in self._several:
-            return FREE
         last = not self._left[session_id]
         # Nobody waits for what is not sent: what it had waited for is waited for instead.
         duration_ns = None if wire.skipped else seen.duration_ns
@@ -59,7 +58,7 @@ class Ties:
 
     def leave_out(self, seen: Seen, text: bytes | None = None) -> None:
         """An exchange that is not sent: what it handed out will be missed."""
-        if self._binder is not None and seen.session_id in self._several and self._left[seen.session_id]:
+        if self._binder is not None and seen.session_id in self.several and self._left[seen.session_id]:
             self._binder.takes(seen, NOT_SENT, text)
 
     def _number(self, session_id: str) -> int:

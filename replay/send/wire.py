@@ -81,6 +81,39 @@ def serialise(request: Request, changes: Changes) -> Wire:
     return Wire(head, _one_chunk(body) if chunked else body, exact)
 
 
+class Serialiser:
+    """`serialise` for many requests with the same changes. Header lines that have been met, as sessions repeat theirs,
+    are not looked at anew; `most` of them are remembered."""
+
+    def __init__(self, changes: Changes, most: int = 4096) -> None:
+        self._changes = changes
+        self._most = most
+        self._known: dict[tuple[tuple[Header, ...], str, str], tuple[bytes, Wire]] = {}
+
+    def __call__(self, request: Request) -> Wire:
+        """The bytes to send."""
+        method, target, host, version, headers, body, size = request
+        if body or size or method == "CONNECT":
+            return serialise(request, self._changes)
+        key = (headers, version, host)
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            made = serialise(request._replace(method="GET", target="/"), self._changes)
+            known = self._known[key] = made.head.removeprefix(b"GET /"), made
+        rest, made = known
+        start = f"{method} {target}"
+        if made.skipped is not None:
+            return made
+        if not _is_clean(start, 0) or " " in method:
+            return Wire(b"", b"", False, "malformed")
+        try:
+            return Wire(start.encode("latin-1") + rest, made.body, made.exact)
+        except UnicodeEncodeError:
+            return Wire(b"", b"", False, "malformed")
+
+
 def _unsendable(request: Request) -> str | None:
     if request.method == "CONNECT":
         return "connect"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.send.wire import Changes, Request, serialise
+from replay.send.wire import Changes, Request, Serialiser, serialise
 
 NONE = Changes()
 
@@ -126,3 +126,33 @@ def test_one_request_stays_one_request(headers: list[tuple[str, str]], body: byt
     sent = [tuple(line.split(": ", 1)) for line in lines[1:-2]]
     assert sent == [*kept, *([("Content-Length", str(len(body)))] if body else [])]
     assert wire.body == body
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["GET", "HEAD", "CONNECT", "POST", "a b", "G\r\nET"]),
+            st.sampled_from(["/", "/a%2f?q=1", "/\xfc", "/\u20ac", "/a b", "/\r\nX: 1", "/\0"]),
+            st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2.0"]),
+            st.sampled_from(
+                [
+                    (),
+                    (("Host", "a"), ("X", "1")),
+                    ((":path", "/"), ("accept", "*/*")),
+                    (("Upgrade", "websocket"),),
+                    (("Content-Length", "3"),),
+                    (("Transfer-Encoding", "chunked"),),
+                    (("X", "1\r\nY: 2"),),
+                ]
+            ),
+            st.sampled_from([(b"", 0), (None, 0), (b"abc", 3), (None, 3), (b"ab", 3)]),
+        ),
+        max_size=12,
+    ),
+    st.sampled_from([NONE, Changes(host="h"), Changes(set=(("X", "2"),), remove=frozenset({"host"}))]),
+)
+def test_header_lines_that_are_remembered_give_the_same_bytes(requests: list, changes: Changes) -> None:
+    remembering = Serialiser(changes, most=2)
+    for method, target, version, headers, (body, size) in requests:
+        made = Request(method, target, "shop.test", version, headers, body, size)
+        assert remembering(made) == serialise(made, changes)
