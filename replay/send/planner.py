@@ -187,9 +187,9 @@ class Planner:
             left[connection_id] -= 1
             request = Request(method, target, host, version, headers, body, size)
             wire, request = self._written(exchange_id, session_id, endpoint, started_at, request)
-            tie = FREE
+            causal, script, takes = FREE
             if session_id in ties.several:
-                tie = ties.tie(_seen(row, answer), wire, request.body or b"", text)
+                causal, script, takes = ties.tie(_seen(row, answer), wire, request.body or b"", text)
             lane = lanes.assign(connection_id, started_at, duration_ns)
             share = share_of(session_id, self._order.shares)
             # In the order of the fields: by name it would take several times as long, and this is done for every row.
@@ -199,16 +199,16 @@ class Planner:
                 self._lane_number(connection_id, lane),
                 self._end(connection_id, lanes) if not left[connection_id] else (),
                 pack_identity(exchange_id, lap, session_id, connection_id, endpoint),
-                tie.causal,
+                causal,
                 share,
                 endpoint,
                 method,
                 wire.exact,
-                b"" if tie.script is not None else wire.head + wire.body,
-                None if tie.script is not None else _changed(wire),
+                b"" if script is not None else wire.head + wire.body,
+                None if script is not None else _changed(wire),
                 wire.skipped,
-                tie.script,
-                tie.takes,
+                script,
+                takes,
             )
             packed = pack_arrival(arrival) if lap else self._laps.keep(recorded, exchange_id, arrival)
             if (index if self._by_place else due) >= self._mine[share]:
@@ -390,7 +390,8 @@ def _seen(row: tuple[Any, ...], answer: tuple[Any, ...]) -> Seen:
     """What correlation reads of a row of `_COLUMNS`, as it was recorded."""
     session_id, started_at, endpoint, _, target, exchange_id, _, duration_ns, _, _, headers, body, _ = row
     known = (exchange_id, session_id, started_at, duration_ns, endpoint, target, headers, body)
-    return Seen._make(known + answer)
+    # Not by its own constructor, which takes several times as long: this is done for every row.
+    return tuple.__new__(Seen, known + answer)
 
 
 def _changed(wire: Wire) -> tuple[bytes, bytes] | None:

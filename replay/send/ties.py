@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from replay.plan.causal import Causality
 from replay.plan.correlate import Binder, Seen, Take
 from replay.send.wire import Wire
 
+Tie = tuple[tuple[int, int, tuple[int, ...], bool] | None, Any, tuple[Take, ...]]
+"""The fields `causal`, `script` and `takes` of `Planned`."""
 
-class Tie(NamedTuple):
-    """The fields of `Planned` that are about the session, by the same names."""
-
-    causal: tuple[int, int, tuple[int, ...], bool] | None = None
-    script: Any = None
-    takes: Any = ()
-
-
-FREE = Tie()
+FREE: Tie = (None, None, ())
 NOT_SENT = -1
 """In place of the number of an arrival."""
 
@@ -54,7 +48,7 @@ class Ties:
         causal = (self._number(session_id), number, awaits, last)
         if last:
             self._close(session_id)
-        return Tie(causal, script, takes)
+        return causal, script, takes
 
     def leave_out(self, seen: Seen, text: bytes | None = None) -> None:
         """An exchange that is not sent: what it handed out will be missed."""

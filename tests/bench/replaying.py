@@ -41,10 +41,12 @@ def rates(scratch: Path, seconds: int) -> str:
 ROUNDS = 3
 
 
-def replayed(capture: Path, url: str, out: Path, seconds: int, sessions: str = "off") -> float:
+def replayed(capture: Path, url: str, out: Path, seconds: int | None, sessions: str = "off") -> float:
+    """Requests per second, lap after lap for so long; `None`: once through."""
+    laps = () if seconds is None else ("--loop", "0", "--duration", f"{seconds}s")
     run([
         *(sys.executable, "-m", "replay", "run", str(capture), "--target", url, "--out", str(out), "--insecure"),
-        *("--concurrency", str(CONNECTIONS), "--loop", "0", "--duration", f"{seconds}s", "--sessions", sessions),
+        *("--concurrency", str(CONNECTIONS), "--sessions", sessions, *laps),
     ])  # fmt: skip
     books = Dataset.open(out, "run").meta["books"]
     return float(books["answered"] / (books["wall_ns"] / 1e9))
