@@ -11,11 +11,14 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from replay.config import Config, RunSettings, from_environment, load
 from replay.errors import InputError, ReplayError
@@ -56,6 +59,7 @@ _COLUMNS = (
     *("request_headers", "request_body", "request_size"),
 )
 _NO_ANSWER: answering.Read = ((None, (), None), None)
+_ANOTHERS = (None, _NO_ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +160,10 @@ class Planner:
         lanes, limit = Lanes(), self._limit
         first: int | None = None
         recorded = offset
-        for row, (answer, text) in self._rows():
-            session_id, started_at, endpoint, method, target = row[:5]
-            # A row of another worker's is no longer than that.
-            mine = row[5:]
-            if reason := self._left_out(endpoint, method, target):
+        for started_at, reason, row, (answer, text) in self._rows():
+            if reason is not None:
                 self.counts[reason] += lap == 0
-                if self._binder is not None and mine:
+                if self._binder is not None and row is not None:
                     ties.leave_out(_seen(row, answer), text)
                 continue
             if first is None:
@@ -179,11 +180,12 @@ class Planner:
                 return None
             index = self._index
             self._index += 1
-            if not mine:
+            if row is None:
                 if lap == 0:
                     self._laps.pass_by(recorded)
                 continue
-            exchange_id, connection_id, duration_ns, host, version, headers, body, size = mine
+            session_id, _, endpoint, method, target, exchange_id, connection_id, duration_ns = row[:8]
+            host, version, headers, body, size = row[8:]
             left[connection_id] -= 1
             request = Request(method, target, host, version, headers, body, size)
             wire, request = self._written(exchange_id, session_id, endpoint, started_at, request)
@@ -257,23 +259,42 @@ class Planner:
             target=new.target, headers=tuple(new.headers), body=new.body, size=len(new.body or b"")
         )
 
-    def _rows(self) -> Iterator[tuple[tuple[Any, ...], answering.Read]]:
-        """Exchanges, of others' sessions only the first columns; and what is read of their answers."""
+    def _rows(self) -> Iterator[tuple[int, str | None, tuple[Any, ...] | None, answering.Read]]:
+        """Of every exchange when it began and why it is left out, if it is; of my sessions' exchanges all the columns
+        and what is read of their answers."""
         columns = _COLUMNS if self._binder is None else _COLUMNS + answering.COLUMNS
         if self._order.shares == 1:
             for batch in self._dataset.batches(columns):
-                yield from self._read(batch)
+                for row, answer in self._read(batch):
+                    yield row[1], self._left_out(*row[2:5]), row, answer
             return
         for some in self._dataset.shared(columns, _TOLD, self._is_mine):
             own = self._read(some.mine)
-            for is_mine, told in zip(some.mask.to_pylist(), to_rows(some.told), strict=True):
-                yield next(own) if is_mine else (told, _NO_ANSWER)
+            starts = some.told.column("started_at").cast(pa.int64()).to_pylist()
+            for is_mine, started_at, reason in zip(
+                some.mask.to_pylist(), starts, self._reasons(some.told), strict=False
+            ):
+                yield started_at, reason, *(next(own) if is_mine else _ANOTHERS)
 
-    def _read(self, batch: Any) -> Iterator[tuple[tuple[Any, ...], answering.Read]]:
+    def _read(self, batch: pa.RecordBatch) -> Iterator[tuple[tuple[Any, ...], answering.Read]]:
         if self._binder is None:
             return zip(to_rows(batch), repeat(_NO_ANSWER), strict=False)
         answers = answering.answers(batch, self._binder.makers)
         return zip(to_rows(batch.select(_COLUMNS)), answers, strict=True)
+
+    def _reasons(self, told: pa.RecordBatch) -> Iterable[str | None]:
+        """Why each exchange is left out, asked once for each endpoint and method."""
+        if self._settings.deny:
+            return [self._left_out(*row) for row in to_rows(told.select(_TOLD[2:]))]
+        endpoint, method = (told.column(name).dictionary_encode() for name in ("endpoint", "method"))
+        methods = method.dictionary.to_pylist()
+        reasons = [
+            self._left_out(each, other, "") for each in endpoint.dictionary.to_pylist() for other in methods
+        ]
+        if not any(reasons):
+            return repeat(None)
+        place = pc.add(pc.multiply(endpoint.indices, pa.scalar(len(methods), pa.int32())), method.indices)
+        return list(pa.array(reasons, pa.string()).take(place).to_pylist())
 
     def _is_mine(self, session_id: str) -> bool:
         return share_of(session_id, self._order.shares) in self._mine
