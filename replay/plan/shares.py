@@ -90,24 +90,22 @@ class Deal:
             self._moving.update(shares)
         return gives
 
-    def move(self, giver: str, taker: str, shares: Collection[int], key: int) -> list[Holding]:
-        """The giver has agreed to send nothing of these shares from `key` on: they are the taker's there.
+    def move(self, giver: str, taker: str, shares: Collection[int], key: int) -> tuple[str, list[Holding]]:
+        """The giver has agreed to send nothing of these shares from `key` on: who holds them there, and from where.
 
-        Empty where either of them has been lost meanwhile, which dealt the shares anew.
+        That is the taker, or the giver again where the taker has been lost meanwhile. Nobody where the giver has been
+        lost, for then they have been dealt anew.
         """
         self._moving.difference_update(shares)
-        if giver not in self._members or taker not in self._members:
-            return []
+        if giver not in self._members:
+            return taker, []
+        holder = taker if taker in self._members else giver
         mine = self._members[giver].shares
-        moved = [(share, key) for share in shares if share in mine]
-        for share, _ in moved:
-            del mine[share]
-            self._hold(taker, share, key)
-        return moved
-
-    def stay(self, shares: Collection[int]) -> None:
-        """A giver has gone past the key: the shares stay where they are."""
-        self._moving.difference_update(shares)
+        # What was taken over from a lost worker may begin later.
+        moved = [(share, max(key, mine.pop(share))) for share in shares if share in mine]
+        for share, since in moved:
+            self._hold(holder, share, since)
+        return holder, moved
 
     def _free(self, worker: str) -> list[int]:
         return sorted(self._members[worker].shares.keys() - self._moving)

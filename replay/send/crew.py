@@ -184,9 +184,9 @@ class Crew:
         self._send(messages.GRANT, {"until": limit, "beat": data["beat"]}, node)
 
     def _on_given(self, node: str, data: Any) -> None:
-        moved = self._deal.move(self._members[node].name, data["to"], data["shares"], data["key"])
+        holder, moved = self._deal.move(self._members[node].name, data["to"], data["shares"], data["key"])
         if moved:
-            self._take(data["to"], moved)
+            self._take(holder, moved)
 
     def _on_done(self, node: str, data: Any) -> None:
         member = self._members.get(node)

@@ -54,7 +54,7 @@ def test_a_late_worker_gets_a_fair_part() -> None:
     assert set(gives) == {"a", "b"}
     assert deal.wanted_by("c") == {} or sum(map(len, deal.wanted_by("c").values())) <= 0
     for giver, shares in gives.items():
-        assert deal.move(giver, "c", shares, 900) == [(share, 900) for share in shares]
+        assert deal.move(giver, "c", shares, 900) == ("c", [(share, 900) for share in shares])
     assert len(deal.holdings("c")) == 10
     assert all(len(names) == 1 for names in held(deal, "a", "b", "c").values())
 
@@ -65,13 +65,32 @@ def test_a_giver_that_is_lost_before_it_agreed_gives_nothing() -> None:
     deal.join("c")
     gives = deal.wanted_by("c")
     deal.lose("a")
-    assert deal.move("a", "c", gives["a"], 100) == []
+    assert deal.move("a", "c", gives["a"], 100) == ("c", [])
     assert held(deal, "b", "c").keys() == set(range(8))
+
+
+def test_what_was_taken_over_is_given_up_no_earlier_than_it_began() -> None:
+    deal = Deal(2)
+    deal.open(["a", "b"])
+    deal.grant("b", 500)
+    deal.lose("b")
+    deal.join("c")
+    assert deal.move("a", "c", [0, 1], 100) == ("c", [(0, 100), (1, 500)])
+
+
+def test_what_was_given_up_for_a_worker_that_is_lost_comes_back() -> None:
+    deal = Deal(8)
+    deal.open(["a", "b"])
+    deal.join("c")
+    gives = deal.wanted_by("c")
+    deal.lose("c")
+    assert deal.move("a", "c", gives["a"], 100) == ("a", [(share, 100) for share in gives["a"]])
+    assert held(deal, "a", "b").keys() == set(range(8))
 
 
 Steps = st.lists(
     st.tuples(
-        st.sampled_from(["grant", "lose", "join", "give", "past"]), st.integers(0, 5), st.integers(1, 50)
+        st.sampled_from(["grant", "lose", "join", "give", "lost"]), st.integers(0, 5), st.integers(1, 50)
     )
 )
 
@@ -90,6 +109,12 @@ def test_no_key_of_a_share_is_held_twice(steps: Any) -> None:
     def end(name: str, share: int, key: int) -> None:
         spans[share].append((since.pop((name, share)), key))
 
+    def lose(name: str) -> None:
+        for share, key in deal.holdings(name):
+            end(name, share, max(key, limits[name]))
+        for taker, taken in deal.lose(name).items():
+            since.update({(taker, share): key for share, key in taken})
+
     for what, number, more in steps:
         name = f"w{number}"
         if what == "join" and name not in names:
@@ -104,20 +129,18 @@ def test_no_key_of_a_share_is_held_twice(steps: Any) -> None:
             limits[name] = deal.grant(name, clock)
         elif what == "lose":
             living.discard(name)
-            mine = deal.holdings(name)
-            for share, key in mine:
-                end(name, share, max(key, limits[name]))
-            for taker, taken in deal.lose(name).items():
-                since.update({(taker, share): key for share, key in taken})
+            lose(name)
         else:
             for giver, shares in deal.wanted_by(name).items():
                 key = limits[giver] + more
-                if what == "past":
-                    deal.stay(shares)
-                    continue
-                for share, at in deal.move(giver, name, shares, key):
-                    end(giver, share, max(at, since[giver, share]))
-                    since[name, share] = at
+                if what == "lost":
+                    living.discard(name)
+                    lose(name)
+                holder, moved = deal.move(giver, name, shares, key)
+                assert holder == (giver if what == "lost" else name)
+                for share, at in moved:
+                    end(giver, share, max(key, since[giver, share]))
+                    since[holder, share] = at
     for (_, share), key in since.items():
         spans[share].append((key, 1 << 62))
     for found in spans.values():
