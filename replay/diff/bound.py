@@ -31,6 +31,17 @@ def downstream(left: str | None, right: str | None) -> str | None:
     return None if (left is None) == (right is None) else left or right
 
 
+NOT_SENT = "not sent"
+"""How a chain of causes ends where the value's maker was not asked: no build is to blame."""
+
+_MAKER = re.compile(r" from (\S+ /\S*)")
+
+
+def makers(cause: str) -> tuple[str, ...]:
+    """The endpoints whose answers a chain of causes speaks of; none for a login of the user's own."""
+    return tuple(sorted(set(_MAKER.findall(cause))))
+
+
 class _Told:
     """Tells values of one side by the recorded values they stand for."""
 

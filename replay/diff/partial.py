@@ -26,7 +26,9 @@ class Partial:
     notes: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
     downstream: Counter[str] = field(default_factory=Counter)
-    """Exchanges whose differences follow from an earlier one of their session, by that one."""
+    """Exchanges that differ and lacked a live value on one side alone, by the chain of causes."""
+    lacking: dict[tuple[str, ...], Tally] = field(default_factory=dict)
+    """The same exchanges, by the endpoints that the chain speaks of."""
     aside: dict[str, Tally] = field(default_factory=dict)
     """Exchanges that differ after a write at which their session went another way, by that write's endpoint."""
 
@@ -40,5 +42,12 @@ class Partial:
         self.notes.update(other.notes)
         self.left_out += other.left_out
         self.downstream.update(other.downstream)
+        for makers, tally in other.lacking.items():
+            self.lacking.setdefault(makers, Tally()).absorb(tally)
         for cause, tally in other.aside.items():
             self.aside.setdefault(cause, Tally()).absorb(tally)
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        """All of them."""
+        return (self.tally, *self.lacking.values(), *self.aside.values())

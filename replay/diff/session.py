@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from replay.diff.accepted import accept
 from replay.diff.answers import Answer, Comparer
-from replay.diff.bound import downstream
+from replay.diff.bound import NOT_SENT, downstream, makers
 from replay.diff.diverged import NO_WAYS, Ways
 from replay.diff.latency import LatencySettings
 from replay.diff.pairs import Accounts, Trio
 from replay.diff.partial import Partial
 from replay.diff.settings import DiffSettings
-from replay.diff.tally import Tally, rank
+from replay.diff.tally import Differences, Tally, rank
 from replay.diff.verdict import count, verdict
 from replay.findings import INVALID, REGRESSION, SUSPECT, Difference, Finding, Report, RuleUse
 
@@ -53,7 +53,7 @@ class Comparison:
         """All that was added so far, for another comparison of the same settings to `absorb`."""
         self.sums.matched = list(self.comparer.book.matched)
         self.sums.notes = self.comparer.notes
-        for tally in (self.sums.tally, *self.sums.aside.values()):
+        for tally in self.sums.tallies:
             tally.fold()
         return self.sums
 
@@ -76,19 +76,27 @@ class Comparison:
         if baseline is None or not (paired or controlled):
             return
         found = self._compare(baseline, candidate) if paired else None
-        follows = downstream(baseline.unbound, candidate.unbound) if found and candidate else None
-        if follows is not None:
-            # What differs here is the consequence of an earlier difference, which is counted where it is.
-            sums.downstream[follows] += 1
-            found, paired = None, False
         noise = self._compare(baseline, control) if controlled else None
-        if noise and control is not None and downstream(baseline.unbound, control.unbound):
-            noise, controlled = None, False
-        cause = self.ways.cause(*baseline[:4]) if found or noise else None
-        tally = sums.tally if cause is None else sums.aside.setdefault(cause, Tally())
-        tally.add(baseline, found, noise)
+        lacked = _lacked(baseline, candidate, found) or _lacked(baseline, control, noise)
+        if lacked is not None and NOT_SENT in lacked:
+            # What was asked depended on what was not sent: these answers say nothing about the builds.
+            sums.downstream[lacked] += 1
+            return
+        self._tally(baseline, found, noise, lacked).add(baseline, found, noise)
+        paired = paired and lacked is None
         if paired and candidate is not None and self._latency is not None:
             sums.latencies.add(baseline, candidate, control if controlled else None)
+
+    def _tally(
+        self, baseline: Answer, found: Differences | None, noise: Differences | None, lacked: str | None
+    ) -> Tally:
+        """Where to count an exchange: with all the others, or aside with its cause."""
+        sums = self.sums
+        if lacked is not None:
+            sums.downstream[lacked] += 1
+            return sums.lacking.setdefault(makers(lacked), Tally())
+        cause = self.ways.cause(*baseline[:4]) if found or noise else None
+        return sums.tally if cause is None else sums.aside.setdefault(cause, Tally())
 
     def _compare(self, left: Answer, right: Answer | None) -> list[Difference]:
         return [] if right is None else self.comparer.differences(left, right)
@@ -130,23 +138,41 @@ class Comparison:
             return tuple(sorted(map(_of_a_capture, findings), key=rank))
         return findings
 
-    def _sorted_out(self) -> tuple[Tally, dict[str, Tally]]:
-        """What counts, and what is downstream of a write that is a regression itself, by that write's endpoint."""
-        main, aside = self.sums.tally, self.sums.aside
-        if not aside:
-            return main, {}
-        accepted = {entry.finding for entry in self.settings.accepted if entry.holds(self.settings.today)}
-        causes = {
-            finding.endpoint
-            for finding in self._findings(main)
-            if finding.judgement == REGRESSION and finding.kind in _OUTCOMES and finding.id not in accepted
-        }
-        whole = Tally()
-        for tally in (main, *(aside[cause] for cause in sorted(aside) if cause not in causes)):
-            whole.absorb(tally)
-        return whole, {cause: aside[cause] for cause in sorted(aside) if cause in causes}
+    def _sorted_out(self) -> tuple[Tally, list[str]]:
+        """What counts, and notes on what does not because it follows from what does.
 
-    def _notes(self, aside: Mapping[str, Tally]) -> tuple[str, ...]:
+        That is what was set aside with a cause which is a regression itself. Where the cause is none (noise, ignored,
+        accepted, nothing that is compared) its consequences must not be lost with it.
+        """
+        sums = self.sums
+        if not sums.lacking and not sums.aside:
+            return sums.tally, self._told(sums.downstream)
+        accepted = {entry.finding for entry in self.settings.accepted if entry.holds(self.settings.today)}
+        causes = [
+            finding
+            for finding in self._findings(sums.tally)
+            if finding.judgement == REGRESSION and finding.id not in accepted
+        ]
+        broken = {finding.endpoint for finding in causes}
+        refused = {finding.endpoint for finding in causes if finding.kind in _OUTCOMES}
+        whole = Tally()
+        for tally in (
+            sums.tally,
+            *(sums.lacking[ends] for ends in sorted(sums.lacking) if broken.isdisjoint(ends)),
+            *(sums.aside[cause] for cause in sorted(sums.aside) if cause not in refused),
+        ):
+            whole.absorb(tally)
+        lacking = {
+            chain: number
+            for chain, number in sums.downstream.items()
+            if NOT_SENT in chain or not broken.isdisjoint(makers(chain))
+        }
+        followed = [
+            self._followed(cause, sums.aside[cause]) for cause in sorted(sums.aside) if cause in refused
+        ]
+        return whole, [*self._told(lacking), *filter(None, followed)]
+
+    def _notes(self, aside: Sequence[str]) -> tuple[str, ...]:
         odd = sorted(self.sums.notes.items(), key=lambda item: (-item[1], item[0]))[:MAX_NOTES]
         left_out = count(self.sums.left_out, "exchange")
         return (
@@ -154,8 +180,7 @@ class Comparison:
             *(() if self.has_control else (NO_CONTROL,)),
             *((f"{left_out} of the capture left out of the run",) if self.sums.left_out else ()),
             *(f"{count(number, 'body', 'bodies')}: {note}" for note, number in odd),
-            *self._downstream(),
-            *(note for cause, tally in aside.items() if (note := self._followed(cause, tally))),
+            *aside,
         )
 
     def _followed(self, cause: str, tally: Tally) -> str:
@@ -173,9 +198,9 @@ class Comparison:
             f" sessions, not counted as findings: {', '.join([*places[:MAX_PLACES], *more])}"
         )
 
-    def _downstream(self) -> list[str]:
-        """What was not counted, because it follows from what was."""
-        most = sorted(self.sums.downstream.items(), key=lambda item: (-item[1], item[0]))[:MAX_NOTES]
+    def _told(self, downstream: Mapping[str, int]) -> list[str]:
+        """What lacked a live value, and why."""
+        most = sorted(downstream.items(), key=lambda item: (-item[1], item[0]))[:MAX_NOTES]
         return [
             f"{count(number, 'exchange')} downstream of an earlier difference, not counted as findings: {cause}"
             for cause, number in most
@@ -202,6 +227,11 @@ class Comparison:
         if self.has_control and not self.sums.control_accounts.paired:
             reasons.append("the control has no exchange of the baseline: was it made from the same capture?")
         return tuple(reasons)
+
+
+def _lacked(baseline: Answer, other: Answer | None, found: Differences | None) -> str | None:
+    """Why one of two answers that differ lacked a live value, where the other did not."""
+    return downstream(baseline.unbound, other.unbound) if found and other is not None else None
 
 
 def _of_a_capture(finding: Finding) -> Finding:

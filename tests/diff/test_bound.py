@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
 
+from replay.diff.accepted import Acceptance
 from replay.diff.answers import Comparer, CompareSettings
+from replay.diff.bound import makers
 from replay.diff.pairs import Trio
 from replay.diff.session import Comparison
 from replay.diff.settings import DiffSettings
-from replay.findings import FAIL, PASS
+from replay.findings import FAIL, PASS, REGRESSION
 from tests.diff.conftest import make_answer
 
 OLD, NEW = (("41", "812"), ("tok-r", "tok-a")), (("41", "977"), ("tok-r", "tok-b"))
@@ -63,8 +66,8 @@ def test_a_capture_has_the_recorded_values_themselves() -> None:
 CAUSE = "path[1] from POST /orders $.id: answered 500"
 
 
-def compared(*, unbound: str | None, creates_fail: bool) -> Any:
-    comparison = Comparison(DiffSettings(), has_control=True)
+def compared(*, unbound: str | None, creates_fail: bool, settings: DiffSettings | None = None) -> Any:
+    comparison = Comparison(settings or DiffSettings(), has_control=True)
     for number in range(60):
         create = make_answer(2 * number, endpoint="POST /orders", status=201)
         broken = make_answer(2 * number, endpoint="POST /orders", status=500 if creates_fail else 201)
@@ -104,3 +107,36 @@ def test_values_that_both_builds_lacked_are_compared_as_usual() -> None:
     report = comparison.report("old", "new", None)
     assert [finding.path for finding in report.findings] == ["$.ok"]
     assert report.verdict != PASS
+
+
+def test_consequences_count_where_their_cause_does_not() -> None:
+    """The create is answered alike, as far as rules let anybody see: then the lost page is the finding."""
+    report = compared(unbound=CAUSE, creates_fail=False).report("old", "new", "again")
+    assert [finding.endpoint for finding in report.judged(REGRESSION)] == ["GET /orders/{id}"]
+    assert not any("downstream" in note for note in report.notes)
+
+
+def test_an_accepted_cause_hides_nothing() -> None:
+    cause = compared(unbound=CAUSE, creates_fail=True).report("old", "new", "again").findings[0]
+    accepted = Acceptance(finding=cause.id, until=date(2030, 1, 1), because="known")
+    settings = DiffSettings(accepted=(accepted,), today=date(2029, 1, 1))
+    report = compared(unbound=CAUSE, creates_fail=True, settings=settings).report("old", "new", "again")
+    assert [finding.endpoint for finding in report.judged(REGRESSION)] == ["GET /orders/{id}"]
+
+
+def test_a_login_of_the_users_own_that_fails_hides_nothing() -> None:
+    report = compared(unbound="login answered 500", creates_fail=False).report("old", "new", "again")
+    assert report.verdict == FAIL
+
+
+def test_what_was_not_asked_is_no_builds_doing() -> None:
+    cause = "path[1] from POST /orders $.id: answered 404 (path[1] from POST /carts $.id: not sent)"
+    report = compared(unbound=cause, creates_fail=False).report("old", "new", "again")
+    assert report.findings == ()
+    assert any(cause in note for note in report.notes)
+
+
+def test_the_makers_of_a_chain() -> None:
+    chain = "path[1] from POST /orders $.id: answered 404 (query from from GET /a header location: answered 500)"
+    assert makers(chain) == ("GET /a", "POST /orders")
+    assert makers("login answered 500") == ()
