@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from html import unescape
 from typing import Any
@@ -51,12 +51,13 @@ _ATTRIBUTE = re.compile(r"""(?<![\w-])([\w-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\
 class Answer:
     """One answer, its body decoded and parsed when first asked about."""
 
-    __slots__ = ("_body", "_json", "_kind", "_pages", "headers")
+    __slots__ = ("_body", "_json", "_kind", "_lists", "_pages", "headers")
 
     def __init__(self, headers: Sequence[Header], body: bytes | None) -> None:
         self.headers = headers
         self._body = body or b""
         self._json: Any = ...
+        self._lists: dict[str, frozenset[str | None]] = {}
         self._pages: dict[str, list[tuple[Place, str]]] | None = None
         self._kind = _value(headers, "content-type").partition(";")[0].strip().lower()
 
@@ -75,14 +76,15 @@ class Answer:
                 return
             yield found
 
-    def find(self, place: Place, recorded: str) -> str | None:
+    def find(self, place: Place, recorded: str, beside: Collection[str] = ()) -> str | None:
         """The live value at a place that held `recorded`; `None` where there is none.
 
-        In a list, whose order may be another here, the recorded value wins if it is anywhere in the list: then
-        it is data that both sides have.
+        `beside` are all values that the recorded answer had at that place, of a list. Where they are in the live list
+        too, or all of the live list is among them, it is data that both sides have, perhaps in another order: then the
+        recorded value is the live one. Else the live one has its number in the list.
         """
         if place.kind == "$":
-            return self._find_json(place, recorded)
+            return self._find_json(place, recorded, beside)
         if place.kind == "cookie":
             return next(
                 (
@@ -95,7 +97,7 @@ class Answer:
         if place.kind == "header":
             value = _value(self.headers, str(place.keys[0])).strip()
             return _within(value, place.within) if value else None
-        return self._find_element(place, recorded)
+        return self._find_element(place, recorded, beside)
 
     def cookies(self) -> Iterator[tuple[str, str, bool]]:
         """Name, value and whether it is a deletion, of each Set-Cookie."""
@@ -133,16 +135,17 @@ class Answer:
                     self._pages.setdefault(place.erased, []).append((place, value))
         return self._pages
 
-    def _find_element(self, place: Place, recorded: str) -> str | None:
-        found = self._elements().get(place.erased, ())
-        values = dict(found)
-        return recorded if recorded in values.values() else values.get(place)
+    def _find_element(self, place: Place, recorded: str, beside: Collection[str]) -> str | None:
+        values = dict(self._elements().get(place.erased, ()))
+        if _is_shared(values.values(), recorded, beside):
+            return recorded if recorded in values.values() else None
+        return values.get(place)
 
-    def _find_json(self, place: Place, recorded: str) -> str | None:
+    def _find_json(self, place: Place, recorded: str, beside: Collection[str]) -> str | None:
         if any(isinstance(key, int) for key in place.keys):
-            for value in _family(self.json, place.keys):
-                if _within(value, place.within) == recorded:
-                    return recorded
+            values = self._listed(place)
+            if _is_shared(values, recorded, beside):
+                return recorded if recorded in values else None
         tree = self.json
         for key in place.keys:
             try:
@@ -150,6 +153,20 @@ class Answer:
             except (KeyError, IndexError, TypeError):
                 return None
         return _within(tree, place.within)
+
+    def _listed(self, place: Place) -> frozenset[str | None]:
+        """All values at that place of a list."""
+        known = self._lists.get(place.erased)
+        if known is None:
+            found = (_within(value, place.within) for value in _family(self.json, place.keys))
+            known = self._lists[place.erased] = frozenset(found)
+        return known
+
+
+def _is_shared(live: Collection[str | None], recorded: str, beside: Collection[str]) -> bool:
+    """Whether two lists are of the same data: one of them is part of the other."""
+    mine, theirs = {recorded, *beside}, set(live)
+    return bool(theirs) and (mine <= theirs or theirs <= mine)
 
 
 def text_of(headers: Sequence[Header], body: bytes | None) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -36,8 +36,12 @@ MIN_HITS = 0.5
 """The share of the requests that could carry a weak value and do."""
 
 _SESSIONS, _VALUES, _EXAMPLES, _MATCHES, _TAKES, _OWNERS = 20_000, 4096, 3, 1000, 256, 2_000_000
-_LATEST = 64
+_LATEST, _EACH, _MAKERS, _AGREEMENTS = 64, 8, 4096, 200_000
+_ANSWERS = 4
 _MANY = -1
+
+_COME_AGAIN = frozenset({400, 401, 403, 409, 412, 422, 428})
+"""Refusals after which a client mends its request and tries again."""
 
 ANY = "*"
 """In place of an endpoint: every one."""
@@ -104,19 +108,19 @@ class Wish:
     user: str
 
 
-@dataclass(slots=True)
-class _Made:
-    """A value's first appearance in a session's answers."""
+class _Made(NamedTuple):
+    """Where a session's answer speaks of a value of its own making."""
 
-    end: int
+    source: str
+    place: Place
     exchange_id: str
-    places: list[tuple[str, Place]]
+    end: int
 
 
 @dataclass(slots=True)
 class _Session:
     number: int
-    made: OrderedDict[str, _Made] = field(default_factory=OrderedDict)
+    made: OrderedDict[str, list[_Made]] = field(default_factory=OrderedDict)
     sent: set[str] = field(default_factory=set)
     sent_at: set[tuple[str, str, str]] = field(default_factory=set)
     makers: dict[End, int] = field(default_factory=dict)
@@ -164,7 +168,7 @@ class Learner:
             if strength(value) != NOTHING:
                 session.sent.add(value)
                 session.sent_at.add((*_user(seen.endpoint, place), value))
-        if seen.duration_ns is not None and seen.status is not None and seen.status < 400:
+        if seen.duration_ns is not None and _hands_out(seen.status):
             self._answered(session, seen, {value for _, value in values})
 
     def bindings(self) -> tuple[Binding, ...]:
@@ -199,37 +203,30 @@ class Learner:
             for end in self._agreeing(user, place):
                 if session.makers.get(end, NEVER) <= seen.started_at:
                     self._chances[end, user] += 1
-        made = session.made.get(value) if telling != NOTHING else None
-        if made is None or made.end > seen.started_at:
+        made = session.made.get(value, ()) if telling != NOTHING else ()
+        made = [maker for maker in made if maker.end <= seen.started_at]
+        if not made:
             return
         if telling == WEAK and (*user, value) in session.sent_at and not self._was_bound(made, user, value):
             return
-        makers = [maker for maker in made.places if not self._is_barred(maker, user)]
-        agreeing = [maker for maker in makers if self._agrees(*maker, seen.endpoint, place)]
+        makers = [maker for maker in made if not self._is_barred(maker, user)]
+        agreeing = [
+            maker for maker in makers if self._agrees(maker.source, maker.place, seen.endpoint, place)
+        ]
         if agreeing or (makers and telling == STRONG):
-            maker = (agreeing or makers)[0]
-            self._match(session, seen, made, maker, user, value, telling)
+            self._match(session, seen, (agreeing or makers)[0], user, value, telling)
 
-    def _was_bound(self, made: _Made, user: End, value: str) -> bool:
+    def _was_bound(self, made: Iterable[_Made], user: End, value: str) -> bool:
         """Whether an earlier request with this value at this place was one of the rule's matches itself."""
         key = hash((user, value))
         return any(
             any(pair[1] == key for pair in evidence.values)
-            for source, place in made.places
-            if (evidence := self._evidence.get(((source, place.erased), user))) is not None
+            for maker in made
+            if (evidence := self._evidence.get(((maker.source, maker.place.erased), user))) is not None
         )
 
-    def _match(
-        self,
-        session: _Session,
-        seen: Seen,
-        made: _Made,
-        maker: tuple[str, Place],
-        user: End,
-        value: str,
-        telling: int,
-    ) -> None:
-        made_at = (maker[0], maker[1].erased)
+    def _match(self, session: _Session, seen: Seen, made: _Made, user: End, value: str, telling: int) -> None:
+        made_at = (made.source, made.place.erased)
         evidence = self._evidence.setdefault((made_at, user), _Evidence())
         evidence.count += 1
         evidence.strong = evidence.strong or telling == STRONG
@@ -251,27 +248,38 @@ class Learner:
             self._own((seen.endpoint, place.erased), value, session)
             if value in asked or (telling == STRONG and value in session.sent):
                 continue
-            if self._is_barred((seen.endpoint, place), _ANYWHERE):
+            found = _Made(seen.endpoint, place, seen.exchange_id, end)
+            if self._is_barred(found, _ANYWHERE):
                 continue
             if telling == WEAK:
                 maker = (seen.endpoint, place.erased)
-                session.makers.setdefault(maker, end)
-                self._makers.setdefault(maker, place)
-            made = session.made.get(value)
-            if made is None or (telling == WEAK and made.exchange_id != seen.exchange_id):
-                # A small number is made again and again: the latest is meant.
-                session.made.pop(value, None)
-                session.made[value] = _Made(end, seen.exchange_id, [(seen.endpoint, place)])
-                if len(session.made) > _VALUES:
-                    session.made.popitem(last=False)
-            elif made.exchange_id == seen.exchange_id and len(made.places) < 8:
-                made.places.append((seen.endpoint, place))
+                if maker in self._makers or len(self._makers) < _MAKERS:
+                    session.makers.setdefault(maker, end)
+                    self._makers.setdefault(maker, place)
+            self._made(session, value, found, telling)
 
-    def _is_barred(self, maker: tuple[str, Place], user: End) -> bool:
+    def _made(self, session: _Session, value: str, made: _Made, telling: int) -> None:
+        """Keep who made a value: of a telling one the first, which is meant whoever repeats it; of a small number,
+        which is made again and again, the latest of each kind, and the latest of all in front."""
+        known = session.made.get(value)
+        if known is None:
+            session.made[value] = [made]
+            if len(session.made) > _VALUES:
+                session.made.popitem(last=False)
+        elif telling == WEAK:
+            same = (made.source, made.place.erased)
+            others = [maker for maker in known if (maker.source, maker.place.erased) != same]
+            latest = made.exchange_id != others[0].exchange_id if others else True
+            session.made[value] = ([made, *others] if latest else [*others, made])[:_EACH]
+            session.made.move_to_end(value)
+        elif known[0].exchange_id == made.exchange_id and len(known) < _EACH:
+            known.append(made)
+
+    def _is_barred(self, maker: _Made, user: End) -> bool:
         """Whether the user forbids that this place of this answer makes what stands there in requests."""
         if not self._forbidden:
             return False
-        made_at = (maker[0], maker[1].erased)
+        made_at = (maker.source, maker.place.erased)
         known = self._barred.get((made_at, user))
         if known is None:
             source, target = " ".join(made_at), " ".join(user)
@@ -291,6 +299,8 @@ class Learner:
         key = ((source, made_at.erased), (endpoint, place.erased))
         known = self._agree.get(key)
         if known is None:
+            if len(self._agree) >= _AGREEMENTS:
+                self._agree.clear()
             known = self._agree[key] = agree(source, made_at, endpoint, place)
         return known
 
@@ -316,6 +326,11 @@ class Learner:
 def _user(endpoint: str, place: Place) -> End:
     """Headers and cookies are sent to every endpoint alike: what binds one of them binds all."""
     return (ANY if place.kind in ("header", "cookie") else endpoint, place.erased)
+
+
+def _hands_out(status: int | None) -> bool:
+    """Whether an answer makes values. A form that is shown again has a fresh token, what is broken or gone has none."""
+    return status is not None and (status < 400 or status in _COME_AGAIN)
 
 
 def _is_public(headers: tuple[Header, ...]) -> bool:
@@ -383,11 +398,27 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 @dataclass(slots=True)
 class _Handed:
-    """A value that a session has been handed in the recording: by which places of which answer, and when."""
+    """A value that a session has been handed in the recording: by which makers, and of each the numbers and ends of its
+    last answers. Order 41 and item 41 are two things of one name."""
 
-    makers: dict[str, None]
-    number: int
-    end: int
+    makers: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def add(self, maker: str, number: int, end: int) -> None:
+        """An answer that hands it out (again)."""
+        answers = self.makers.setdefault(maker, [])
+        if not answers or answers[-1][0] != number:
+            answers.append((number, end))
+            del answers[:-_ANSWERS]
+
+    def by(self, makers: Collection[str], before: int) -> tuple[str, int] | None:
+        """Which of these had handed it out last, and the number of that answer, which had ended before an instant."""
+        found: tuple[int, str, int] | None = None
+        for maker, answers in self.makers.items():
+            if maker in makers:
+                ended = next((answer for answer in reversed(answers) if answer[1] <= before), None)
+                if ended is not None and (found is None or ended[1] > found[0]):
+                    found = (ended[1], maker, ended[0])
+        return None if found is None else found[1:]
 
 
 class _Table(OrderedDict[str, _Handed]):
@@ -445,10 +476,10 @@ class Binder:
         def want(place: Place, value: str) -> Any:
             found = handed.get(value) if handed is not None else None
             makers = users.get(place.erased) if found is not None else None
-            if found is None or makers is None or found.end > seen.started_at:
+            if found is None or makers is None:
                 return None
-            maker = next((maker for maker in found.makers if maker in makers), None)
-            return None if maker is None else (place.erased, maker, found.number)
+            made = found.by(makers, seen.started_at)
+            return None if made is None else (place.erased, *made)
 
         if handed is None:
             return script(head, body, chunked, want, frozenset())
@@ -464,7 +495,7 @@ class Binder:
         """
         places = self._makers.get(seen.endpoint)
         known = self._handed.get(seen.session_id)
-        if seen.duration_ns is None or seen.status is None or seen.status >= 400 or not (places or known):
+        if seen.duration_ns is None or not _hands_out(seen.status) or not (places or known):
             return ()
         found: list[Take] = []
         if known:
@@ -481,15 +512,12 @@ class Binder:
             # The rule stands: a value that looks like nothing by chance is bound like the others.
             if place.erased in places and len(value) <= LONGEST and len(found) < _TAKES:
                 found.append((place, value))
-                maker = f"{seen.endpoint} {place.erased}"
-                before = handed.get(value)
-                if before is not None and before.number == number:
-                    before.makers[maker] = None
-                    continue
-                handed.pop(value, None)
-                handed[value] = _Handed({maker: None}, number, end)
-                if len(handed) > _VALUES:
-                    handed.popitem(last=False)
+                if value not in handed:
+                    handed[value] = _Handed()
+                    if len(handed) > _VALUES:
+                        handed.popitem(last=False)
+                handed[value].add(f"{seen.endpoint} {place.erased}", number, end)
+                handed.move_to_end(value)
         handed.changed(end)
         return tuple(found)
 

@@ -1,13 +1,13 @@
 """The sessions of a run under way: who waits for whose answer, and what this target has handed out.
 
-Each session keeps a table from recorded values to live ones, and the cookies that the target has set. Both are of
-one target and one lap: no build ever sees another's values.
+Each session keeps a table from recorded values and their makers to live ones, and the cookies that the target has set.
+Both are of one target and one lap: no build ever sees another's values.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ LOGIN = -2
 MOST_VALUES = 8192
 MOST_COOKIES = 200
 _LONGEST_CHAIN = 400
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +47,8 @@ class Session:
 
     unfinished: set[int] = field(default_factory=set)
     held: list[_Held] = field(default_factory=list)
-    table: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    table: OrderedDict[str, dict[str, str]] = field(default_factory=OrderedDict)
+    """Recorded value → by the maker, the live one: order 41 and item 41 need not be one number here."""
     jar: dict[str, str] = field(default_factory=dict)
     fates: dict[int, str] = field(default_factory=dict)
     """What became of arrivals that did not hand out what the recorded ones had: number → why."""
@@ -63,7 +65,7 @@ class Session:
     def value(self, recorded: str, origin: Any) -> str | None:
         """The live value; where there is none, the chain that led there is noted."""
         target, maker, number = origin
-        live = self.table.get(recorded)
+        live = self.table.get(recorded, _NONE).get(maker)
         if live is None:
             _, cookie, name = maker.rpartition(" cookie ")
             live = self.jar.get(name) if cookie else None
@@ -102,10 +104,10 @@ class Session:
             self.blocks[block[0]] = block[1]
             self.ready.pop(block[0], None)
 
-    def keep(self, recorded: str, live: str) -> None:
-        """Enter a pair in the table; the oldest goes where there are too many."""
+    def keep(self, recorded: str, maker: str, live: str) -> None:
+        """Enter a value in the table; the oldest goes where there are too many."""
         self.ready.clear()
-        self.table[recorded] = live
+        self.table.setdefault(recorded, {})[maker] = live
         self.table.move_to_end(recorded)
         if len(self.table) > MOST_VALUES:
             self.table.popitem(last=False)
@@ -269,19 +271,35 @@ class Sessions:
                 session.jar.pop(name, None)
             elif len(session.jar) < MOST_COOKIES or name in session.jar:
                 session.jar[name] = value
-        learned, taken, repeated = [], 0, 0
-        for packed, recorded in outcome.arrival.takes:
+        learned: dict[tuple[str, str], None] = {}
+        missing = 0
+        takes, endpoint = outcome.arrival.takes, outcome.arrival.endpoint
+        beside = _by_place(takes)
+        for packed, recorded in takes:
             if packed is None:
-                live = session.table.get(recorded)
-                repeated += 1
-            elif live := answer.find(Place._make(packed), recorded):
-                session.keep(recorded, live)
-                taken += 1
+                learned.update(
+                    ((recorded, live), None) for live in session.table.get(recorded, _NONE).values()
+                )
+                continue
+            place = Place._make(packed)
+            live = answer.find(place, recorded, beside[place.erased])
             if live:
-                learned.append((recorded, live))
-        if taken + repeated < len(outcome.arrival.takes):
+                session.keep(recorded, f"{endpoint} {place.erased}", live)
+                learned[recorded, live] = None
+            else:
+                missing += 1
+        if missing:
             session.fates[number] = _fate(outcome)
         return tuple(learned)
+
+
+def _by_place(takes: Iterable[Any]) -> dict[str, set[str]]:
+    """All recorded values of an answer by their places, whatever the index."""
+    found: dict[str, set[str]] = {}
+    for packed, recorded in takes:
+        if packed is not None:
+            found.setdefault(Place._make(packed).erased, set()).add(recorded)
+    return found
 
 
 def session_of(arrival: Planned) -> str:
@@ -295,5 +313,7 @@ def session_of(arrival: Planned) -> str:
 def _fate(outcome: Outcome) -> str:
     """What became of an arrival, and of the one before it where that is why."""
     told = f"failed, {outcome.error}" if outcome.error else f"answered {outcome.status}"
+    if not outcome.error and (outcome.status or 0) < 400:
+        told = f"{told} without it"
     unbound = outcome.arrival.unbound
     return f"{told} ({unbound})" if unbound else told

@@ -137,6 +137,8 @@ def test_what_was_not_asked_is_no_builds_doing() -> None:
 
 
 def test_the_makers_of_a_chain() -> None:
-    chain = "path[1] from POST /orders $.id: answered 404 (query from from GET /a header location: answered 500)"
+    chain = (
+        "path[1] from POST /orders $.id: answered 404 (query from from GET /a header location: answered 500)"
+    )
     assert makers(chain) == ("GET /a", "POST /orders")
     assert makers("login answered 500") == ()

@@ -74,6 +74,13 @@ FOUND = [
 ]  # fmt: skip
 
 
+FOUND += [
+    pytest.param({"status": 422, "answer": f'<form><input type="hidden" name="csrf" value="{TOKEN}"></form>'},
+                 {"body": f"a=1&csrf={TOKEN}"}, "POST /things form csrf", "POST /use form csrf",
+                 id="a form that is shown again"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("made", "asked", "maker", "user"), FOUND)
 def test_a_binding_is_found(made: dict[str, Any], asked: dict[str, Any], maker: str, user: str) -> None:
     assert learned(pair(made, asked)) == [(maker, user)]

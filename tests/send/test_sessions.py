@@ -306,3 +306,103 @@ def test_a_function_that_cannot_be_had_is_said_before_anything_is_sent(tmp_path:
         )
     assert server.requests == []
     assert not (tmp_path / "run").exists()
+
+
+def playing(recorded: list[Exchange], tmp_path: Path, answers: dict[str, object]) -> list[str]:
+    """Replay against a server that answers so, by the request's method and path; the request lines it got."""
+
+    def behave(connection: socket.socket, request: bytes) -> bool:
+        line = request.split(b" HTTP/", 1)[0].decode()
+        return say(connection, answers.get(line, {}))
+
+    with RecordingServer(behave) as server:
+        replay_run(
+            write(tmp_path / "capture", recorded), server.url, tmp_path / "run", RunSettings(writes=("*",))
+        )
+        return [request.split(b" HTTP/", 1)[0].decode() for request in server.requests]
+
+
+def made(number: int, start_ms: int, line: str, body: object, endpoint: str, **values: object) -> Exchange:
+    method, target = line.split(" ")
+    known = {"method": method, "target": target, "endpoint": endpoint, "response_headers": JSON}
+    took = int(values.pop("took_ms", 5))
+    return at(number, start_ms, took, **{**known, "response_body": json.dumps(body).encode(), **values})
+
+
+def test_two_things_of_one_recorded_number_are_two_things(tmp_path: Path) -> None:
+    """Tables count by themselves: order 70 and customer 70 of production are any two numbers on staging."""
+    recorded, number = [], 0
+    for session in range(4):
+        same, other = 70 + session, 70 + session if session == 0 else 300 + session
+        for start, line, body, endpoint in (
+            (0, "POST /orders", {"id": same, "customer_id": other}, "POST /orders"),
+            (10, f"GET /customers/{other}", {}, "GET /customers/{id}"),
+            (20, "POST /items", {"id": same}, "POST /items"),
+            (30, f"DELETE /orders/{same}", {}, "DELETE /orders/{id}"),
+            (40, f"GET /items/{same}", {}, "GET /items/{id}"),
+        ):
+            recorded.append(
+                made(number, 100 * session + start, line, body, endpoint, session_id=f"s{session}")
+            )
+            number += 1
+    answers = {"POST /orders": {"id": 900, "customer_id": 12}, "POST /items": {"id": 555}}
+    lines = playing(recorded, tmp_path, answers)
+    assert Counter(lines) == {
+        "POST /orders": 4,
+        "GET /customers/12": 4,
+        "POST /items": 4,
+        "DELETE /orders/900": 4,
+        "GET /items/555": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("live", "asked"),
+    [
+        ([101, 102, 103], [101, 102, 103]),  # other numbers that happen to overlap: by their place
+        ([102, 100, 101], [100, 101, 102]),  # the same data in another order
+        ([7, 102, 100, 101], [100, 101, 102]),  # and more of it
+        ([900, 901, 902], [900, 901, 902]),
+        ([102, 100], [100, 101, 102]),  # some of it: what is not there is asked for as recorded
+    ],
+)
+def test_items_of_a_list(tmp_path: Path, live: list[int], asked: list[int]) -> None:
+    recorded = []
+    for session in range(3):
+        ids = [100, 101, 102] if session == 0 else [500 + 10 * session + n for n in range(3)]
+        known, first = {"session_id": f"s{session}"}, 10 * session
+        body = {"items": [{"id": number} for number in ids]}
+        recorded.append(made(first, 100 * session, "GET /items", body, "GET /items", **known))
+        for turn, number in enumerate(ids):
+            line = f"GET /items/{number}"
+            start = 100 * session + 10 * (turn + 1)
+            recorded.append(made(first + turn + 1, start, line, {}, "GET /items/{id}", **known))
+    lines = playing(recorded, tmp_path, {"GET /items": {"items": [{"id": number} for number in live]}})
+    rows = [row for row in by_number(tmp_path / "run").items() if 0 < row[0] < 10]
+    sent = {number: (row.sent_head or b"").split(b" ")[1:2] for number, row in rows}
+    recorded_ids = [100, 101, 102]
+    found = [int(sent[n + 1][0].split(b"/")[-1]) if sent[n + 1] else recorded_ids[n] for n in range(3)]
+    assert found == asked, lines
+
+
+def test_what_is_asked_for_again_meanwhile_stays_known(tmp_path: Path) -> None:
+    recorded = []
+    for session in range(3):
+        token = f"tk{session}Zq9XbQ71mLw{session}4f"
+        for number, (start, line, took, headers) in enumerate(
+            [
+                (0, "GET /poll", 5, ()),
+                (10, "GET /poll", 60, ()),  # still under way when the next one begins
+                (30, "GET /a", 5, (("X-Tok", token),)),
+                (90, "GET /b", 5, (("X-Tok", token),)),
+            ]
+        ):
+            known = {"session_id": f"s{session}", "request_headers": (("Host", "shop.test"), *headers)}
+            body = {"ref": token} if line == "GET /poll" else {}
+            recorded.append(
+                made(4 * session + number, 200 * session + start, line, body, line, took_ms=took, **known)
+            )
+    playing(recorded, tmp_path, {"GET /poll": {"ref": "live-ref-0123456789abcdef"}})
+    carrying = [row for row in rows(tmp_path / "run") if row.endpoint in ("GET /a", "GET /b")]
+    assert len(carrying) == 6
+    assert all(b"X-Tok: live-ref-0123456789abcdef" in (row.sent_head or b"") for row in carrying)
