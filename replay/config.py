@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -367,7 +367,21 @@ def _auth(path: Path, table: dict[str, Any]) -> dict[str, Any]:
                 )
         if not token.get("url", "").startswith(("http://", "https://")):
             raise ConfigError(f'{path}: [auth.token] needs url = "https://..."')
+    _check_value(path, table)
     return table
+
+
+def _check_value(path: Path, auth: Mapping[str, Any]) -> None:
+    """What [auth] value speaks of must be there: it would be sent as it stands."""
+    if "token" in auth and "login" in auth:
+        raise ConfigError(f"{path}: [auth] has a token and a login: one of them is the credential")
+    for name in ("token", "login"):
+        if f"{{{name}}}" in auth.get("value", "") and name not in auth:
+            raise ConfigError(f"{path}: [auth] value speaks of {{{name}}}, and there is no [auth.{name}]")
+    if "{user." in auth.get("value", ""):
+        raise ConfigError(
+            f"{path}: [auth] value: columns of users go into [auth.login] and [[rewrite.rule]], not here"
+        )
 
 
 def _redact_tables(path: Path, tables: Any) -> tuple[dict[str, Any], ...]:

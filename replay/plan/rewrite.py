@@ -40,7 +40,8 @@ _PLACEHOLDER = re.compile(r"\{(user|env)\.([^{}]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """One rule. `name` is the header's, parameter's or field's, or the JSON path; `pattern` what is replaced."""
+    """One rule. `name` is the header's (in lower case), parameter's or field's, or the JSON path; `written` is how it
+    is written where it is added; `pattern` what is replaced."""
 
     endpoint: re.Pattern[str] | None
     where: str
@@ -48,11 +49,13 @@ class Rewrite:
     what: str
     text: str = ""
     pattern: re.Pattern[str] | None = None
+    written: str = ""
 
     def apply(self, parts: Parts, fill: Callable[[str], str]) -> Parts:
         """The parts with this rule applied; `fill` replaces what stands in braces."""
-        if self.where == "part":
-            return self._whole(parts, fill(self.text))
+        if self.what == "replace":
+            # In a template a backslash means something; in what is filled in it is one.
+            return self._replaced(parts, fill)
         if self.what == "remove":
             return _REMOVERS[self.where](parts, self.name)
         text = fill(self.text)
@@ -60,14 +63,28 @@ class Rewrite:
 
         def choose(place: Place, value: str) -> str | None:
             nonlocal found
-            if not self._means(place):
-                return None
-            found = True
-            return text if self.pattern is None else self.pattern.sub(text, value)
+            found = found or self._means(place)
+            return text if self._means(place) else None
 
-        kinds = frozenset({"$" if self.where == "json" else self.where})
-        changed = Parts(*substituted(*parts, choose, kinds))
-        return changed if found or self.what != "set" else _ADDERS[self.where](parts, self.name, text)
+        changed = Parts(*substituted(*parts, choose, self._kinds))
+        return changed if found else _ADDERS[self.where](parts, self.written, text)
+
+    @property
+    def _kinds(self) -> frozenset[str]:
+        return frozenset({"$" if self.where == "json" else self.where})
+
+    def _replaced(self, parts: Parts, fill: Callable[[str], str]) -> Parts:
+        assert self.pattern is not None
+        pattern, template = self.pattern, _filled_template(self.text, fill)
+        if self.where == "part":
+            return self._whole(parts, template)
+        return Parts(
+            *substituted(
+                *parts,
+                lambda place, value: pattern.sub(template, value) if self._means(place) else None,
+                self._kinds,
+            )
+        )
 
     def _means(self, place: Place) -> bool:
         if self.where == "json":
@@ -83,6 +100,10 @@ class Rewrite:
         # Latin-1 is lossless; what the user writes is UTF-8 on the wire.
         pattern = re.compile(self.pattern.pattern.encode())
         return parts._replace(body=pattern.sub(text.encode(), parts.body))
+
+
+def _filled_template(text: str, fill: Callable[[str], str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: fill(found[0]).replace("\\", "\\\\"), text)
 
 
 class Rewriter:
@@ -162,6 +183,8 @@ def _rule(here: str, where: str, what: str, table: Mapping[str, Any]) -> Rewrite
         pattern = re.compile(table["replace"]) if what == "replace" else None
     except re.error as error:
         raise ConfigError(f"{here}: replace is no regular expression: {error}") from None
+    if pattern is not None:
+        _check_template(here, table["replace"], table["with"])
     endpoint = table.get("endpoint")
     return Rewrite(
         endpoint=None if endpoint is None else re.compile(".*".join(map(re.escape, endpoint.split("*")))),
@@ -170,7 +193,19 @@ def _rule(here: str, where: str, what: str, table: Mapping[str, Any]) -> Rewrite
         what=what,
         text=table.get("with", table.get("set", "")),
         pattern=pattern,
+        written=name,
     )
+
+
+def _check_template(here: str, pattern: str, template: str) -> None:
+    """`ConfigError` where a template speaks of groups that there are not."""
+    # This matches the empty text, if nothing else, and has the groups of the pattern.
+    found = re.compile(f"{pattern}|").match("")
+    try:
+        if found is not None:
+            found.expand(template)
+    except (re.error, IndexError) as error:
+        raise ConfigError(f"{here}: with = {template!r}: {error}") from None
 
 
 # Where there is nothing yet, and where there is to be nothing.
@@ -181,7 +216,7 @@ def _without_header(parts: Parts, name: str) -> Parts:
 
 
 def _with_header(parts: Parts, name: str, text: str) -> Parts:
-    return parts._replace(headers=(*_without_header(parts, name).headers, (name, text)))
+    return parts._replace(headers=(*_without_header(parts, name.lower()).headers, (name, text)))
 
 
 def _without_query(parts: Parts, name: str) -> Parts:

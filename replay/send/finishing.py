@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 
 import gevent
@@ -23,6 +24,7 @@ from replay.errors import ConfigError, TargetError
 from replay.plan.signing import Signing, checked, signed, with_header
 from replay.send.plan_stream import Planned
 from replay.send.preparing import Functions, filled
+from replay.send.wire import unframed
 
 Step = Callable[[Planned, bytes, bytes], bytes]
 """Takes the arrival and its head and body as they stand; gives the head to send."""
@@ -30,6 +32,7 @@ Step = Callable[[Planned, bytes, bytes], bytes]
 _RENEW_AT = 0.8
 _FETCH_TIMEOUT_S = 20
 _RETRY_S = 5
+_SOONEST_S = 0.5
 
 
 class Finisher:
@@ -46,8 +49,9 @@ class Finisher:
         """The arrival as it is to be sent."""
         head, blank, body = arrival.wire.partition(b"\r\n\r\n")
         before = finished = head + blank
+        content = unframed(before, body)
         for step in self._steps:
-            finished = step(arrival, finished, body)
+            finished = step(arrival, finished, content)
         if finished == before:
             return arrival
         return arrival._replace(wire=finished + body, exact=False, changed=(finished, body))
@@ -169,7 +173,7 @@ class Token:
 
     def _renew(self, lasts: float) -> None:
         while True:
-            gevent.sleep(max(_RETRY_S, lasts * _RENEW_AT))
+            gevent.sleep(max(_SOONEST_S, lasts * _RENEW_AT) if lasts else _RETRY_S)
             try:
                 self.value, lasts = self._fetched()
             except TargetError as error:
@@ -183,6 +187,6 @@ class Token:
         try:
             with urllib.request.urlopen(request, timeout=_FETCH_TIMEOUT_S) as answer:  # noqa: S310
                 told = json.loads(answer.read())
-            return str(told["access_token"]), float(told.get("expires_in", 3600))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return str(told["access_token"]), float(told.get("expires_in") or 3600)
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             raise TargetError(f"[auth.token] {self._url} gave no token: {error}") from None

@@ -7,9 +7,11 @@ is no arrival: it has no row, and the books count what it was for only where it 
 from __future__ import annotations
 
 import http.client
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
+from urllib.parse import quote, quote_plus
 
 from replay.config import Config
 from replay.errors import ConfigError
@@ -20,6 +22,8 @@ from replay.send.preparing import filled, users_of
 from replay.send.target import Endpoint
 
 _USER = re.compile(r"\{user\.([^{}]+)\}")
+_PLACEHOLDER = re.compile(r"\{(?:user|env)\.[^{}]+\}")
+_IN_TARGETS = "!$%&'()*+,;=:@/?~-._"
 
 
 class LoginError(Exception):
@@ -43,18 +47,23 @@ class Login:
         self.everywhere = auth.get("on", "recorded") == "all"
         self._value = filled(auth.get("value", "Bearer {login}"), "[auth] value")
         self._method, self._target = table.get("method", "POST"), table["target"]
-        self._body = filled(table.get("body", ""), "[auth.login] body")
-        kind = "application/json" if self._body[:1] in ("{", "[") else "application/x-www-form-urlencoded"
+        body = table.get("body", "")
+        is_json = body[:1] == "[" or (body[:1] == "{" and not _PLACEHOLDER.match(body))
+        kind = "application/json" if is_json else "application/x-www-form-urlencoded"
         self._kind = table.get("content_type", kind)
+        self._escape = _escaping(self._kind)
+        self._body = filled(body, "[auth.login] body", self._escape)
         self._take = place_of(table["take"]) if "take" in table else None
         self._users = users_of(config)
+        self._check_columns(f"{self._target} {self._body}")
         self._endpoint, self._authority = endpoint, authority
 
     def run(self, session_id: str) -> LoggedIn:
         """Log the session's test user in. `LoginError` where that gives nothing."""
         user = self._users[share_of(session_id, len(self._users))] if self._users else {}
+        target = _with_user(self._target, user, lambda value: quote(value, safe=""))
         answer, status = self._exchange(
-            self._with_user(self._target, user), self._with_user(self._body, user)
+            quote(target, safe=_IN_TARGETS), _with_user(self._body, user, self._escape)
         )
         if status >= 400:
             raise LoginError(f"login answered {status}")
@@ -82,18 +91,28 @@ class Login:
             )
             with connection.getresponse() as answer:
                 return Answer(answer.getheaders(), answer.read()), answer.status
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise LoginError(f"login failed, {error}") from None
         finally:
             connection.close()
 
-    def _with_user(self, text: str, user: Mapping[str, str]) -> str:
-        def value(found: re.Match[str]) -> str:
-            if found[1] not in user:
-                raise LoginError(f"[auth] users has no column {found[1]}")
-            return user[found[1]]
+    def _check_columns(self, text: str) -> None:
+        columns = set(self._users[0]) if self._users else set()
+        for name in _USER.findall(text):
+            if name not in columns:
+                known = f"its columns are {', '.join(sorted(columns))}" if columns else "there is none"
+                raise ConfigError(f"[auth.login] asks for {{user.{name}}} of [auth] users: {known}")
 
-        return _USER.sub(value, text)
+
+def _with_user(text: str, user: Mapping[str, str], escape: Callable[[str], str]) -> str:
+    return _USER.sub(lambda found: escape(user[found[1]] or ""), text)
+
+
+def _escaping(kind: str) -> Callable[[str], str]:
+    """How a value is written inside a body of that type."""
+    if "json" in kind.lower():
+        return lambda value: json.dumps(value, ensure_ascii=False)[1:-1]
+    return quote_plus if "urlencoded" in kind.lower() else str
 
 
 def place_of(text: str) -> Place:

@@ -50,13 +50,13 @@ class Functions:
         return found  # type: ignore[no-any-return]
 
 
-def filled(text: str, where: str) -> str:
-    """The text with `{env.NAME}` replaced; `ConfigError` for a variable that is not set."""
+def filled(text: str, where: str, escape: Callable[[str], str] = str) -> str:
+    """The text with `{env.NAME}` replaced, each value as `escape` writes it; `ConfigError` for one that is not set."""
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in os.environ:
             raise ConfigError(f"{where}: the environment has no variable {found[1]}")
-        return os.environ[found[1]]
+        return escape(os.environ[found[1]])
 
     return _ENV.sub(value, text)
 

@@ -223,6 +223,9 @@ class Sessions:
             session.ready.clear()
         except LoginError as error:
             session.login_failed = str(error)
+        except Exception as error:
+            # Whatever it was: a session that waits for ever would be a run that never ends.
+            session.login_failed = f"login failed, {type(error).__name__}: {error}"
         session.unfinished.discard(LOGIN)
         self._on_released(self._released(session, LOGIN))
         if session.last:

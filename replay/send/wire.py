@@ -8,6 +8,7 @@ Transfer-Encoding and is sent as one chunk: where the chunks were cut is not in 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -181,6 +182,16 @@ def _framed(headers: tuple[Header, ...], body: bytes, method: str) -> tuple[tupl
     if all(length.strip() == size for length in lengths):
         return headers, False
     return _set(headers, "Content-Length", size), False
+
+
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked", re.IGNORECASE)
+
+
+def unframed(head: bytes, body: bytes) -> bytes:
+    """The body that a head as made here announces, without the framing of its one chunk."""
+    if not _CHUNKED.search(head):
+        return body
+    return body.partition(b"\r\n")[2].removesuffix(b"\r\n0\r\n\r\n") if body != b"0\r\n\r\n" else b""
 
 
 def _one_chunk(body: bytes) -> bytes:

@@ -20,7 +20,7 @@ import gevent
 from gevent.subprocess import Popen
 
 from replay.config import Config, RunSettings, Target, load
-from replay.errors import ReplayError
+from replay.errors import ConfigError, ReplayError
 from replay.plan.breaker import EVERYTHING, STOP_FILE, STOPPED, AbortRules, Governor, Trip
 from replay.plan.shares import Holding
 from replay.send.arrivals import Arrivals
@@ -111,6 +111,8 @@ class Worker:
         finisher = Finisher(config) if rules else None
         endpoint = resolve(job.target, job.settings)._replace(finish=finisher or None)
         login = Login(config, endpoint, job.target.authority) if "login" in config.auth else None
+        if login is not None and job.settings.sessions == "off":
+            raise ConfigError("[auth.login] is for sessions: choose --sessions live, or ordered")
         compactor = Popen(
             [sys.executable, "-m", "replay.store.compactor", str(job.out), "run"],
             stdin=subprocess.PIPE,

@@ -30,11 +30,13 @@ TABLE = [
     pytest.param({"header": "X-Env", "set": "new"}, parts(headers=(("a", "b"), ("x-env", "old"))),
                  parts(headers=(("a", "b"), ("x-env", "new"))), id="set a header in its place"),
     pytest.param({"header": "Authorization", "set": "Bearer {env.TOKEN}"}, parts(),
-                 parts(headers=(("authorization", "Bearer t0"),)), id="add a header, from the environment"),
+                 parts(headers=(("Authorization", "Bearer t0"),)), id="add a header, from the environment"),
     pytest.param({"header": "X-Env", "remove": True}, parts(headers=(("x-ENV", "1"), ("b", "2"))),
                  parts(headers=(("b", "2"),)), id="remove a header"),
     pytest.param({"header": "user-agent", "replace": r"/(\d+)", "with": r"-\1"},
                  parts(headers=(("User-Agent", "x/2"),)), parts(headers=(("User-Agent", "x-2"),)), id="replace"),
+    pytest.param({"header": "a", "replace": "x", "with": r"{user.password}\\"}, parts(headers=(("A", "1x2"),)),
+                 parts(headers=(("A", "1s3 cret\\2"),)), id="what is filled in is no template"),
     pytest.param({"query": "b", "set": "x y"}, parts("/a?c=%7e&b=1"), parts("/a?c=%7e&b=x+y"), id="set a parameter"),
     pytest.param({"query": "d", "set": "é"}, parts("/a"), parts("/a?d=%C3%A9"), id="add a parameter"),
     pytest.param({"query": "b", "remove": True}, parts("/a?b=1"), parts("/a"), id="remove a parameter"),
@@ -87,3 +89,16 @@ WRONG = [
 def test_a_wrong_rule_is_refused(rule: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         rewritten(parts(), rule)
+
+
+@pytest.mark.parametrize("template", ["\\9", "\\g<no>", "\\g<"])
+def test_a_template_that_cannot_be_is_said_at_once(template: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[\[rewrite.rule\]\] 1: with = "):
+        compile_rewrites([{"header": "a", "replace": "(?i)x(y)", "with": template}], lambda name: None)
+
+
+def test_a_backslash_that_is_filled_in_is_one() -> None:
+    rules = compile_rewrites([{"header": "a", "replace": "x", "with": "{env.P}"}], lambda name: None)
+    before = parts(headers=(("a", "x"),))
+    after = Rewriter(rules, (), {"P": r"\1\n"}).apply("s", share_of, "GET /", before)
+    assert after.headers == (("a", r"\1\n"),)

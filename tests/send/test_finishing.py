@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -130,10 +131,12 @@ take = "$.data.key"
 """
 
 
-def sessions(tmp_path: Path, server: RecordingServer) -> list[Result]:
+def sessions(
+    tmp_path: Path, server: RecordingServer, config: str = LOGIN, users: str = "ann,a1\nbob,b2\n"
+) -> list[Result]:
     """Three sessions of three requests and one of a single request, after each other at once."""
-    (tmp_path / "users.csv").write_text("name,password\nann,a1\nbob,b2\n")
-    (tmp_path / "replay.toml").write_text(LOGIN)
+    (tmp_path / "users.csv").write_text(f"name,password\n{users}")
+    (tmp_path / "replay.toml").write_text(config)
     rows = [
         exchange(number, session_id=f"s{number % 3 if number < 9 else 9}", connection_id=f"c{number}",
                  request_headers=(("Host", "h"), ("Authorization", "Token recorded"), ("Cookie", "sid=recorded")))
@@ -185,7 +188,58 @@ def test_a_login_that_fails_is_said_with_every_request_it_was_for(tmp_path: Path
     assert all(row.status == 200 and row.exact for row in found)
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "read"),
+    [
+        ('{"user": "{user.name}", "password": "{user.password}"}', "application/json", json.loads),
+        (
+            "user={user.name}&password={user.password}",
+            "application/x-www-form-urlencoded",
+            lambda body: {name: values[0] for name, values in parse_qs(body.decode()).items()},
+        ),
+    ],
+)
+def test_what_is_filled_into_a_login_is_written_as_its_body_is(
+    tmp_path: Path, body: str, kind: str, read: Callable[[bytes], dict[str, str]]
+) -> None:
+    config = f"[auth]\nusers = \"users.csv\"\n[auth.login]\ntarget = '/login/{{user.name}}?x=%41'\nbody = '{body}'\n"
+    with RecordingServer() as server:
+        sessions(tmp_path, server, config, users='José,"a""b\\1&c+d%41"\n')
+        login = next(request for request in server.requests if request.startswith(b"POST /login"))
+    assert login.startswith(b"POST /login/Jos%C3%A9?x=%41 HTTP/1.1")
+    assert header(login, "Content-Type") == kind
+    assert read(login.partition(b"\r\n\r\n")[2]) == {"user": "José", "password": 'a"b\\1&c+d%41'}
+
+
+def test_a_login_that_breaks_in_any_way_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = LOGIN.replace("/login", "/login\\u0000")
+    with RecordingServer() as server:
+        found = sessions(tmp_path, server, broken)
+    assert {row.status for row in found} == {200}
+    assert all((row.unbound or "").startswith("login") for row in found)
+
+
+def test_a_signature_is_over_the_body_however_it_is_framed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "k")
+    config = '[rewrite.sign]\nkind = "hmac"\nheader = "X-Sig"\nsecret = "{env.KEY}"\nover = ["body"]\n'
+    headers = (("Host", "shop.test"), ("Transfer-Encoding", "chunked"))
+    with RecordingServer() as server:
+        request = replayed(tmp_path, server, config, headers)
+    assert request.endswith(b"\r\n\r\n8\r\n" + BODY + b"\r\n0\r\n\r\n")
+    assert header(request, "X-Sig") == hmac.digest(b"k", BODY, hashlib.sha256).hex()
+
+
 WRONG = [
+    ('[auth]\nvalue = "Bearer {token}"\n', r"speaks of \{token\}, and there is no \[auth.token\]"),
+    ('[auth]\nvalue = "Bearer {login}"\n', r"speaks of \{login\}, and there is no \[auth.login\]"),
+    ('[auth]\nvalue = "{user.name}"\n', "columns of users go into"),
+    ('[auth.login]\ntarget = "/in"\n[auth.token]\nurl = "http://a"\n', "a token and a login"),
+    ('[auth.login]\ntarget = "/in"\nbody = "{user.name}"\n', r"asks for \{user.name\} .*there is none"),
+    ('[auth.login]\ntarget = "/in"\n[run]\nsessions = "off"\n', r"\[auth.login\] is for sessions"),
     ('[auth]\nvalue = "{env.NOT_SET_ANYWHERE}"\n', "no variable NOT_SET_ANYWHERE"),
     ('[auth.token]\nurl = "http://127.0.0.1:9/token"\n', "gave no token"),
 ]
