@@ -76,7 +76,8 @@ class Answered:
 class Shown:
     """One exchange in one or more runs, the first of which the others are held against.
 
-    `curls` pairs the name of a run with the line that asks its target again.
+    `asked` is the request of the first, `otherwise` those of runs that sent another one (each build has its own live
+    values). `curls` pairs the name of a run with the line that asks its target again.
     """
 
     exchange_id: str
@@ -84,6 +85,7 @@ class Shown:
     asked: Asked | None
     answers: tuple[Answered, ...]
     curls: tuple[tuple[str, str], ...]
+    otherwise: tuple[tuple[str, Asked], ...] = ()
 
 
 def render(shown: Shown, width: int = 110, color: bool = False) -> str:
@@ -159,6 +161,8 @@ def _parts(shown: Shown, width: int) -> Iterator[RenderableType]:
         yield Text("The request is not at hand: its capture has moved, or is not this run's.", style="yellow")
     else:
         yield from _request(shown.asked)
+    for name, asked in shown.otherwise:
+        yield from _request(asked, f" of {name}")
     first, *others = shown.answers
     if not others:
         yield from _alone(first)
@@ -166,8 +170,8 @@ def _parts(shown: Shown, width: int) -> Iterator[RenderableType]:
         yield from _beside(first, other, width) if width >= SIDE_BY_SIDE else _below(first, other)
 
 
-def _request(asked: Asked) -> Iterator[RenderableType]:
-    yield Text(f"\nRequest ({asked.origin})", style="bold")
+def _request(asked: Asked, whose: str = "") -> Iterator[RenderableType]:
+    yield Text(f"\nRequest{whose} ({asked.origin})", style="bold")
     for line in asked.head:
         yield Text("  " + words.clean(line))
     if asked.body_lines:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,25 @@ Rule = tuple[str, str, str, str]
 
 
 def learn(dataset: Dataset, wishes: Iterable[Wish] = (), most: int = LEARN_FROM) -> tuple[Binding, ...]:
-    """The rules that the capture shows. Of one with more than `most` exchanges, whole sessions are read: a share
-    that every process chooses alike."""
-    learner = Learner(wishes)
+    """The rules that the capture shows. Of one with more than `most` exchanges a share of the sessions is read, which
+    every process chooses alike; where that holds too little, having few sessions or a giant one, the beginning."""
     shares = -(-max(1, dataset.count) // most)
-    for batch in _batches(dataset, shares):
-        for seen in map(Seen._make, to_rows(batch)):
-            learner.add(seen)
-    return learner.bindings()
-
-
-def _batches(dataset: Dataset, shares: int) -> Iterator[Any]:
     if shares == 1:
-        return dataset.batches(Seen._fields)
+        return _learned(dataset.batches(Seen._fields), wishes, most)[0]
     shared = dataset.shared(Seen._fields, ("session_id",), lambda session: share_of(session, shares) == 0)
-    return (some.mine for some in shared)
+    found, count = _learned((some.mine for some in shared), wishes, 2 * most)
+    if most // 4 <= count < 2 * most:
+        return found
+    return _learned(dataset.batches(Seen._fields), wishes, most)[0]
+
+
+def _learned(batches: Iterable[Any], wishes: Iterable[Wish], most: int) -> tuple[tuple[Binding, ...], int]:
+    """What at most so many exchanges show, and how many they were."""
+    learner, count = Learner(wishes), 0
+    for seen in islice((Seen._make(row) for batch in batches for row in to_rows(batch)), most):
+        learner.add(seen)
+        count += 1
+    return learner.bindings(), count
 
 
 def main() -> None:

@@ -51,29 +51,43 @@ def show(
     full_id = results[0].exchange_id if results else exchange.exchange_id if exchange else exchange_id
     if exchange is not None and exchange.exchange_id != full_id:
         raise UsageError(f"{exchange_id} is the beginning of several exchanges: write it in full")
-    asked = asked_of(exchange, results)
+    each = [asked_of(exchange, [result] if result else []) for result in found]
+    asked = next((one for one, result in zip(each, found, strict=True) if result is not None), None)
+    asked = asked or asked_of(exchange, results)
     answers = _answers(runs, datasets, found, exchange, Comparer(settings or CompareSettings()))
     return Shown(
         exchange_id=full_id,
         endpoint=results[0].endpoint if results else exchange.endpoint if exchange else "",
         asked=asked,
         answers=answers,
-        curls=tuple(_curls(asked, datasets, target)) if asked else (),
+        curls=tuple(_curls(asked, each, datasets, target)) if asked else (),
+        otherwise=tuple(
+            (str(dataset.path), one)
+            for dataset, one, result in zip(datasets, each, found, strict=True)
+            if one is not None and result is not None and asked and _sent(one) != _sent(asked)
+        ),
     )
 
 
-def _curls(asked: Asked, runs: Sequence[Dataset], target: str | None) -> Iterator[tuple[str, str]]:
-    """A line for each target, named by the first run that went there; or for the target that is given."""
+def _sent(asked: Asked) -> tuple[Any, ...]:
+    return asked.head, asked.body
+
+
+def _curls(
+    asked: Asked, each: Sequence[Asked | None], runs: Sequence[Dataset], target: str | None
+) -> Iterator[tuple[str, str]]:
+    """A line for each target, named by the first run that went there, with what it sent there; or for the target that
+    is given."""
     if target is not None:
         parse_target(target)
         yield target, curl(asked, target if "//" in target else f"http://{target}")
         return
     told = set()
-    for run in runs:
+    for run, own in zip(runs, each, strict=True):
         target = str(run.meta["source"].get("target") or "")
         if target and target not in told:
             told.add(target)
-            yield str(run.path), curl(asked, target if "//" in target else f"http://{target}")
+            yield str(run.path), curl(own or asked, target if "//" in target else f"http://{target}")
 
 
 def _matching(dataset: Dataset, exchange_id: str) -> Iterator[Any]:
@@ -190,6 +204,8 @@ def shown_answer(result: Result | Exchange, name: str = "", differences: tuple[A
     if isinstance(result, Exchange):
         return _production(result)
     body, notes = _body(result.response_body, result.response_size, result.response_headers, result.truncated)
+    if result.unbound:
+        notes = (*notes, f"its request lacked a live value: {result.unbound}")
     return Answered(name, _outcome(result), result.response_headers, body, notes, differences)
 
 

@@ -139,3 +139,22 @@ def captured(
     assert isinstance(body, bytes)
     framing = (("Content-Length", str(len(body))),) if length else ()
     return exchange(0, request_headers=(*request_headers, *framing, *more), request_size=len(body), **values)
+
+
+def test_each_build_is_asked_again_for_what_it_was_asked(tmp_path: Path) -> None:
+    def run(name: str, port: int, order: str, **more: object) -> Path:
+        head = f"GET /orders/{order} HTTP/1.1\r\nHost: shop.test\r\n\r\n".encode()
+        sent = result(0, endpoint="GET /orders/{id}", sent_head=head, sent_body=b"", exact=False, **more)
+        return dataset(tmp_path / name, "run", sent, target=f"http://127.0.0.1:{port}")
+
+    old = run("old", 1, "5001")
+    new = run("new", 2, "42", unbound="path[1] from POST /orders $.id: answered 500")
+    shown = show(exchange(0).exchange_id, [old, new])
+    lines = dict(shown.curls)
+    assert "127.0.0.1:1/orders/5001" in lines[str(old)]
+    assert "127.0.0.1:2/orders/42" in lines[str(new)]
+    text = render(shown, 100)
+    assert "GET /orders/5001 HTTP/1.1" in text
+    assert f"Request of {new}" in text
+    assert "lacked a live value: path[1] from POST /orders $.id: answered 500" in text.replace("\n", " ")
+    assert show(exchange(0).exchange_id, [old]).otherwise == ()
