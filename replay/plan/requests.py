@@ -238,6 +238,29 @@ def defined(made: Script) -> tuple[int, tuple[Piece, ...]] | None:
     return (last[1], last[2]) if type(last) is tuple and last[0] == BLOCK and len(last) == DEFINING else None
 
 
+class Dropped:
+    """Blocks that came with requests which were dropped, until a request that names one is sent: it brings it then."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, dict[int, tuple[Piece, ...]]] = {}
+
+    def drop(self, session_id: str, made: Script) -> None:
+        """A request that is not sent."""
+        block = defined(made)
+        if block is not None:
+            self._blocks.setdefault(session_id, {})[block[0]] = block[1]
+
+    def bring(self, session_id: str, made: Script) -> Script:
+        """The script of a request that is, with the block that nobody has brought yet."""
+        blocks, in_head, last = self._blocks.get(session_id), made[0], made[0][-1]
+        if not blocks or type(last) is not tuple or last[0] != BLOCK:
+            return made
+        pieces = blocks.pop(last[1], None)
+        if pieces is None or len(last) == DEFINING:
+            return made
+        return (*in_head[:-1], (BLOCK, last[1], pieces)), made[1], made[2]
+
+
 def whole(made: Script, blocks: Mapping[int, tuple[Piece, ...]]) -> Script:
     """The script with its block's pieces in place of the number, which may come to mean another."""
     in_head, in_body, chunked = made

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import gevent
 
+from replay.plan.shares import Holding
 from replay.send.plan_stream import Planned
 
 _POLL_S = 0.002
@@ -43,22 +44,37 @@ class Arrivals:
         """`by_place`: everything is due at once, and keys are places in the plan."""
         self._by_place = by_place
         self._running: list[_Running] = []
+        self._last: _Running | None = None
+        self._given: dict[int, int] = {}
         self._changed = False
 
     def __bool__(self) -> bool:
         """Whether any plan is left."""
         return bool(self._running)
 
-    def add(self, plan: Plan) -> None:
-        """The plan of shares that this worker holds from now on."""
-        self._running.append(_Running(plan, iter(plan)))
+    def add(self, plan: Plan, holdings: Iterable[Holding] = ()) -> None:
+        """The plan of shares that this worker holds from now on. One that was given up while this was prepared is left
+        out from there on, unless it has been taken over again."""
+        limits = {
+            share: self._given[share] for share, since in holdings if since < self._given.get(share, since)
+        }
+        self._running.append(_Running(plan, iter(plan), given=limits))
         self._changed = True
 
-    def give(self, shares: Iterable[int], key: int) -> None:
+    def give(self, shares: Collection[int], key: int) -> None:
         """Leave out what comes of these shares from `key` on, in the plans there are now."""
-        for running in self._running:
+        self._given.update(dict.fromkeys(shares, key))
+        for running in {id(running): running for running in (*self._running, self._last) if running}.values():
             running.given.update((share, min(key, running.given.get(share, key))) for share in shares)
         self._changed = True
+
+    def keeps(self, arrival: Planned) -> bool:
+        """Whether the arrival that came last is still to be sent: it may have been given up since."""
+        until = None if self._last is None else self._last.given.get(arrival.share)
+        return until is None or self._key(arrival) < until
+
+    def _key(self, arrival: Planned) -> int:
+        return arrival.place if self._by_place else arrival.due_ns
 
     def __iter__(self) -> Iterator[Planned]:
         while self._running:
@@ -70,6 +86,7 @@ class Arrivals:
                 yield arrival
 
     def _alone(self, running: _Running) -> Iterator[Planned]:
+        self._last = running
         for arrival in running.arrivals:
             yield arrival
             if self._changed:
@@ -86,9 +103,8 @@ class Arrivals:
         running = min(ready, key=_instant)
         arrival, running.head = running.head, None
         assert arrival is not None
-        until = running.given.get(arrival.share)
-        key = arrival.place if self._by_place else arrival.due_ns
-        return arrival if until is None or key < until else None
+        self._last = running
+        return arrival if self.keeps(arrival) else None
 
     def _has_head(self, running: _Running) -> bool:
         if running.head is None and not (running.plan.waits and len(self._running) > 1):

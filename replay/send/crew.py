@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from replay.send import messages
 from replay.send.clocks import machine
 
 _MISSING = "missing"
+_OVERSLEPT_S = 1.0
+"""So long the master may not have looked after its workers before it distrusts its own clock rather than them."""
 _CLOSING_S = 90
 """How long workers may take for their last answers and files when the run was stopped."""
 
@@ -66,8 +69,11 @@ class Crew:
         self._movable = False
         self._start = 0
         self._ended = False
+        self._closing = False
         self._late = 0
         self._moved = 0
+        self._trips: list[Any] = []
+        self._looked_at = 0.0
         self._watcher: Any = None
 
     def begin(
@@ -87,23 +93,31 @@ class Crew:
     def is_over(self) -> bool:
         """Whether every worker that is left has sent its account; one that was lost before it all is the end too."""
         if not self.started:
-            return self.failed is not None or any(
-                client.state == _MISSING for client in self._runner.clients.values()
-            )
+            self.failed = self.failed or self._cannot_begin()
+            return self.failed is not None
         return all(member.done for member in self._at_work())
+
+    def _cannot_begin(self) -> tuple[str, int] | None:
+        """All that are expected are needed for the start: why they will not come, and the exit code for it."""
+        there = {node for node, client in self._runner.clients.items() if client.state != _MISSING}
+        gone = [member.name for member in self._first() if member.done or member.node not in there]
+        if gone or len(there) < self._expected:
+            which = f"worker {gone[0]}" if gone else "a worker"
+            return f"{which} went away before the run began: start it again, then the run", 2
+        return None
 
     def finish(self) -> None:
         """The run was stopped: have all workers end, and wait for their accounts."""
+        self._end(interrupted=not self._ended)
         if not self.started:
             return
-        self._tell_all(messages.END, {"interrupted": not self._ended})
         with gevent.Timeout(_CLOSING_S, False):
             while not self.is_over():
                 gevent.sleep(0.05)
 
     def abandon(self) -> None:
         """Have all workers give up what is under way."""
-        self._tell_all(messages.END, {"interrupted": True, "abandon": True})
+        self._end(interrupted=True, abandon=True)
 
     def close(self) -> None:
         """The run is over."""
@@ -135,8 +149,14 @@ class Crew:
 
     def _all_are_ready(self) -> bool:
         """Whether all that hold shares from the beginning are; a late one does not stand in for any of them."""
-        first = list(self._members.values())[: self._expected]
+        first = self._first()
         return len(first) == self._expected and all(member.ready for member in first)
+
+    def _first(self) -> list[_Member]:
+        return list(self._members.values())[: self._expected]
+
+    def _is_of_the_first(self, member: _Member) -> bool:
+        return member in self._first()
 
     # What workers say
 
@@ -148,9 +168,6 @@ class Crew:
             return
         name = f"w{len(self._members)}"
         member = self._members[node] = _Member(name, node, time.monotonic(), clock=data["clock"])
-        if len(self._members) > self._expected:
-            self._late += 1
-            self._deal.join(name)
         self._send(
             messages.JOB,
             {**self._job, "name": name, "holdings": self._deal.holdings(name), "shares": self._deal.count},
@@ -158,11 +175,23 @@ class Crew:
         )
 
     def _on_ready(self, node: str, data: Any) -> None:
-        member = self._members[node]
+        member = self._members.get(node)
+        if member is None or self.failed is not None or self._closing:
+            # It had joined another run, or this one is over before it has begun.
+            self._send(messages.END, {"interrupted": True}, node)
+            return
+        if member.ready:
+            return
         member.ready = True
         member.heard_at = time.monotonic()
+        if not self._is_of_the_first(member):
+            # Not before: nothing can be given to a worker that is still fetching the capture.
+            self._late += 1
+            self._deal.join(member.name)
         if self.started:
             self._send(messages.START, {"at": self._start}, node)
+            for trip in self._trips:
+                self._send(messages.TRIP, trip, node)
             self._even_out(member)
         elif self._all_are_ready():
             self.started = True
@@ -184,22 +213,34 @@ class Crew:
         self._send(messages.GRANT, {"until": limit, "beat": data["beat"]}, node)
 
     def _on_given(self, node: str, data: Any) -> None:
-        holder, moved = self._deal.move(self._members[node].name, data["to"], data["shares"], data["key"])
+        member = self._members.get(node)
+        if member is None:
+            return
+        holder, moved = self._deal.move(member.name, data["to"], data["shares"], data["key"])
         if moved:
             self._take(holder, moved)
 
     def _on_done(self, node: str, data: Any) -> None:
         member = self._members.get(node)
-        if data.get("error"):
-            self.failed = self.failed or (data["error"], data["exit_code"])
-            self._tell_all(messages.END, {"interrupted": True})
-        if member is not None:
-            member.ready = member.done = True
-            # It may be done before it all began: its planner found an error.
-            self.started = True
-            self.accounts[member.name] = data["accounts"]
+        if member is None:
+            return
+        error = data.get("error")
+        if error and self.started and not self._deal.holdings(member.name):
+            # It came late, and nothing depends on it.
+            print(f"replay: worker {member.name} takes no part: {error}", file=sys.stderr)
+        elif error:
+            self.failed = self.failed or (error, data["exit_code"])
+            self._end(interrupted=True)
+        member.ready = member.done = True
+        self.accounts[member.name] = data["accounts"]
+        cut_short = not data["accounts"] or any(books["interrupted"] for books in data["accounts"].values())
+        if self.started and not self._closing and cut_short:
+            # It has ended in order, but before the run: others send what it held.
+            self._deal_out(self._deal.leave(member.name))
 
     def _on_trip(self, node: str, data: Any) -> None:
+        # Also for those that come later.
+        self._trips.append(data)
         self._tell_all(messages.TRIP, data)
 
     # What the master sees to
@@ -208,9 +249,9 @@ class Crew:
         told = False
         while True:
             gevent.sleep(messages.BEAT_S)
-            if not told and stopped():
+            if not told and self.started and stopped():
                 told = True
-                self._tell_all(messages.END, {"interrupted": False, "stopped": True})
+                self._end(interrupted=False, stopped=True)
             if self.started:
                 self.look_after()
 
@@ -218,16 +259,24 @@ class Crew:
         """Notice who is lost, and whether all is sent. Until its account is there a worker may be lost, also after
         the end: whoever waits for it would wait for ever."""
         now = time.monotonic()
+        late, self._looked_at = now - self._looked_at > _OVERSLEPT_S, now
+        if late:
+            # This process was held up, and with it what the workers have said meanwhile: hear it first.
+            for member in self._at_work():
+                member.heard_at = now
+            return
         for member in self._at_work():
             if not member.done and now - member.heard_at > messages.LOST_S:
                 self._lose(member)
         at_work = self._at_work()
         if not self._ended and at_work and all(member.idle or member.done for member in at_work):
             self._ended = True
-            self._tell_all(messages.END, {"interrupted": False})
+            self._end(interrupted=False)
 
     def _lose(self, member: _Member) -> None:
-        takes = self._deal.lose(member.name)
+        self._deal_out(self._deal.lose(member.name))
+
+    def _deal_out(self, takes: Mapping[str, list[tuple[int, int]]]) -> None:
         if self._movable and not self._ended:
             for taker, taken in takes.items():
                 self._take(taker, taken)
@@ -240,8 +289,6 @@ class Crew:
 
     def _take(self, taker: str, holdings: list[tuple[int, int]]) -> None:
         member = self._named(taker)
-        if member.done:
-            return
         member.takes += 1
         member.idle = False
         self._moved += len(holdings)
@@ -249,6 +296,10 @@ class Crew:
 
     def _named(self, name: str) -> _Member:
         return next(member for member in self._members.values() if member.name == name)
+
+    def _end(self, **how: bool) -> None:
+        self._closing = True
+        self._tell_all(messages.END, how)
 
     def _tell_all(self, name: str, data: Any) -> None:
         for member in self._living():

@@ -84,6 +84,7 @@ class Hand:
         self._over = Event()
         self._news = Event()
         self._work: Work | None = None
+        self._trips: list[Trip] = []
         self._granted = 0
         self._granted_at = 0.0
         self._takes = 0
@@ -106,12 +107,29 @@ class Hand:
     def ready(self, work: Work, by_place: bool) -> int:
         """Say that this worker is ready; wait for the common start, in nanoseconds of this machine's wall clock."""
         self._work, self._by_place = work, by_place
-        self._runner.send_message(messages.READY, {})
-        at = int(self._started.get()) - self.clock.offset_ns
+        told = self._awaited_start()
+        for trip in self._trips:
+            work.heed(trip)
+        at = told - self.clock.offset_ns
         self._start = monotonic_ns() + at - time.time_ns()
         self._granted_at = monotonic()
         self._beater = gevent.spawn(self._beat)
         return at
+
+    def _awaited_start(self) -> int:
+        """The instant of the master's clock; `GreenletExit` where the run is over before it has begun for this worker,
+        or its master is gone."""
+        heard = monotonic()
+        while not self._over.is_set() and monotonic() - heard < messages.GONE_S:
+            self._runner.send_message(messages.READY, {})
+            self._runner.send_message(messages.CLOCK, {"sent": 0})
+            self._started.wait(_ASK_S)
+            if self._started.ready():
+                return int(self._started.get())
+            while not self._clocks.empty():
+                self._clocks.get()
+                heard = monotonic()
+        raise gevent.GreenletExit
 
     def more(self) -> bool:
         """All is sent: wait for shares to take over (`True`), or for the end of the run."""
@@ -195,11 +213,15 @@ class Hand:
         self._runner.send_message(messages.GIVEN, {"shares": data["shares"], "key": key, "to": data["to"]})
 
     def _on_trip(self, data: Any) -> None:
-        if self._work is not None:
+        if self._work is None:
+            self._trips.append(Trip(**data))
+        else:
             self._work.heed(Trip(**data))
 
     def _on_end(self, data: Any) -> None:
         self._over.set()
+        if not self._started.ready():
+            return  # whoever waits for the start sees it
         if self._work is not None:
             if data.get("stopped"):
                 self._work.halt(STOPPED, told=True)

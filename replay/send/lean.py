@@ -7,6 +7,10 @@ hundred megabytes and more that nobody uses.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from typing import Any
+
+from gevent import GreenletExit
 
 _LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 
@@ -14,3 +18,10 @@ _LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 def environment() -> dict[str, str]:
     """This process's environment, and what keeps memory low; what the user has set stays."""
     return {**_LEAN, **os.environ}
+
+
+def waited_for(process: Any) -> int:
+    """The exit code of a process that must not be left half-way because the run was stopped."""
+    while True:
+        with suppress(GreenletExit):
+            return int(process.wait())

@@ -18,7 +18,7 @@ import gevent
 from gevent import subprocess
 
 from replay.errors import InputError, ReplayError
-from replay.send.lean import environment
+from replay.send.lean import environment, waited_for
 from replay.store.remote import shown, whole_address_of
 
 PLACES = "REPLAY_PLACES"
@@ -97,7 +97,7 @@ def _out(path: str, at: str | None) -> Iterator[Path]:
             yield directory
         finally:
             uploader.stdin.close()
-            code = uploader.wait()
+            code = waited_for(uploader)
         if code:
             raise ReplayError(f"this worker's results did not reach {shown(at)}")
 

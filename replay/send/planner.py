@@ -25,6 +25,7 @@ from replay.errors import InputError, ReplayError
 from replay.plan import pacing
 from replay.plan.correlate import Binder, Binding, Seen
 from replay.plan.dispatch import DENIED, EXCLUDED, WRITE, Selection, share_of
+from replay.plan.requests import Dropped
 from replay.plan.rewrite import Parts
 from replay.plan.sessions import Lanes
 from replay.plan.times import times_of
@@ -114,7 +115,10 @@ class Planner:
         self._binder = Binder(self._bindings()) if order.settings.sessions == "live" else None
         # What rules of the user's make of a request may be something else next time.
         rewritten = self._rewriter is not None or self._times is not None
-        self._laps = Laps(0 if rewritten or settings.loop == 1 else LAP_BYTES)
+        # What is taken over begins somewhere: until then all is planned, and dropped.
+        self._dropped = Dropped() if any(since for _, since in order.holdings) else None
+        once = rewritten or settings.loop == 1 or self._dropped is not None
+        self._laps = Laps(0 if once else LAP_BYTES)
         self._index = 0
         self._mine = dict(order.holdings)
         self._by_place = settings.concurrency is not None
@@ -194,6 +198,12 @@ class Planner:
                 causal, script, takes = ties.tie(_seen(row, answer), wire, request.body or b"", text)
             lane = lanes.assign(connection_id, started_at, duration_ns)
             share = share_of(session_id, self._order.shares)
+            wanted = (index if self._by_place else due) >= self._mine[share]
+            if script is not None and self._dropped is not None:
+                if wanted:
+                    script = self._dropped.bring(f"{lap} {session_id}", script)
+                else:
+                    self._dropped.drop(f"{lap} {session_id}", script)
             # In the order of the fields: by name it would take several times as long, and this is done for every row.
             arrival = Planned(
                 due,
@@ -213,7 +223,7 @@ class Planner:
                 takes,
             )
             packed = pack_arrival(arrival) if lap else self._laps.keep(recorded, exchange_id, arrival)
-            if (index if self._by_place else due) >= self._mine[share]:
+            if wanted:
                 yield packed
         return recorded if first is not None else None
 

@@ -62,7 +62,8 @@ class Pump:
     `concurrency` bounds the arrivals under way (the closed loop), and `duration_ns` how long that goes on:
     in the open loop the due instants tell. `pooled` sends each arrival on whichever connection is free
     instead of on its recorded one. `governor` may refuse arrivals and stop it all; `watch` is called a few
-    times a second, to look around and to tell others.
+    times a second, to look around and to tell others. `keeps` tells of an arrival that was waited with beyond the
+    leash whether it is still this pump's.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Pump:
         governor: Governor | None = None,
         watch: Callable[[], None] | None = None,
         leash: Leash | None = None,
+        keeps: Callable[[Planned], bool] = lambda arrival: True,
     ) -> None:
         self.started = 0
         """Arrivals taken up so far."""
@@ -98,6 +100,7 @@ class Pump:
         self._governor = governor or Governor(NEVER)
         self._watch = watch
         self._leash = leash or Leash()
+        self._keeps = keeps
         self._loop = gevent.get_hub().loop
         self._lanes: dict[int, Connection] = {}
         self._free: list[Connection] = []
@@ -180,11 +183,14 @@ class Pump:
                 return
             due_at = start + arrival.due_ns
             now = monotonic_ns()
-            while arrival.due_ns >= leash.until:
-                self._rest(now, _HELD_NS)
-                now = monotonic_ns()
-                if self._governor.stopped:
-                    return
+            if arrival.due_ns >= leash.until:
+                while arrival.due_ns >= leash.until:
+                    self._rest(now, _HELD_NS)
+                    now = monotonic_ns()
+                    if self._governor.stopped:
+                        return
+                if not self._keeps(arrival):
+                    continue
             if now >= due_at:
                 self.behind += 1
             while now < due_at:
@@ -198,10 +204,14 @@ class Pump:
         leash = self._leash
         for arrival in arrivals:
             leash.place = arrival.place
+            held = arrival.place >= leash.until
             while (
                 self.under_way >= concurrency or arrival.place >= leash.until
             ) and not self._governor.stopped:
                 self._rest(monotonic_ns(), _MS)
+                held = held or arrival.place >= leash.until
+            if held and not self._keeps(arrival):
+                continue
             now = monotonic_ns()
             if now >= self._closed_until or self._governor.stopped:
                 return

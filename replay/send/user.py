@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -100,9 +101,9 @@ class ReplayUser(User):
 
     def _replay(self) -> None:
         environment = self.environment
-        if isinstance(environment.runner, WorkerRunner):
-            Event().wait()
         options = environment.parsed_options
+        if options.worker:
+            Event().wait()
         try:
             _replay_alone(environment, options)
         except ReplayError as error:
@@ -129,6 +130,7 @@ def _join_up(environment: Any, runner: Any, **_: Any) -> None:
     _PROGRESS["fd"] = options.progress_fd
     if isinstance(runner, MasterRunner):
         _CREWS[runner] = crew = Crew(runner)
+        _be_quiet_about_interrupts()
         gevent.signal_handler(signal.SIGUSR2, crew.abandon)
         if options.progress_fd is not None and not options.processes:
             # The workers are elsewhere: their progress is told here.
@@ -171,9 +173,9 @@ def _own_figures() -> list[Figures]:
 @events.test_start.add_listener
 def _begin_run(environment: Any, **_: Any) -> None:
     """The process that has the whole run in view begins it: the master, or the only one."""
-    if isinstance(environment.runner, WorkerRunner):
-        return
     options = environment.parsed_options
+    if options.worker:  # its runner may not be known yet
+        return
     try:
         routes = _checked(options, environment.host)
         for out, (target, settings) in routes.items():
@@ -240,9 +242,7 @@ def _rules(capture: str, routes: dict[Path, tuple[Target, RunSettings]]) -> list
     )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        error = ReplayError(lines[-1].removeprefix("replay: "))
-        error.exit_code = done.returncode
-        raise error
+        raise ReplayError(f"the bindings could not be learned: {lines[-1].removeprefix('replay: ')}")
     return [tuple(rule) for rule in json.loads(done.stdout)]
 
 
@@ -266,9 +266,18 @@ def _close_run(environment: Any, **_: Any) -> None:
         _say(error, environment.parsed_options.progress_fd)
     if crew.started and (crew.accounts or crew.lost):
         for out in _routes(environment.parsed_options, environment.host):
-            places.gather(out)
+            _gather(environment, out)
             accounts = {name: books[str(out.resolve())] for name, books in crew.accounts.items() if books}
             closing.conclude(out, accounts, crew.lost, crew.told())
+
+
+def _gather(environment: Any, out: Path) -> None:
+    try:
+        places.gather(out)
+    except ReplayError as error:
+        # The books are closed all the same: the workers' accounts are here.
+        environment.process_exit_code = error.exit_code
+        _say(error, environment.parsed_options.progress_fd)
 
 
 def _take_part_in_all(environment: Any, hand: Hand) -> None:
@@ -286,6 +295,10 @@ def _take_part(environment: Any, hand: Hand) -> None:
         hand.done({}, str(error), error.exit_code)
     except gevent.GreenletExit:
         hand.done({})
+    except Exception as error:
+        # Whatever it was: a worker that says nothing would be waited for.
+        traceback.print_exc()
+        hand.done({}, f"a worker failed: {type(error).__name__}: {error}", ReplayError.exit_code)
     if hand.fenced is not None:
         print(f"replay: this worker ended by itself: {hand.fenced}", file=sys.stderr)
         environment.process_exit_code = ReplayError.exit_code
@@ -364,13 +377,19 @@ def start_soon() -> int:
 def _run(workers: list[Worker]) -> None:
     for worker in workers:
         gevent.signal_handler(signal.SIGUSR2, worker.abandon)
-    # Locust ends well on Ctrl-C; gevent would print it as an error first.
-    gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)
+    _be_quiet_about_interrupts()
     _WORKERS[:] = workers
     if len(workers) == 1:
         workers[0].run()
     else:
         run_abreast(workers)
+
+
+def _be_quiet_about_interrupts() -> None:
+    """Locust ends well on Ctrl-C; gevent would print it as an error first."""
+    hub = gevent.get_hub()
+    if KeyboardInterrupt not in hub.NOT_ERROR:
+        hub.NOT_ERROR += (KeyboardInterrupt,)
 
 
 def _workers(environment: Any) -> int:

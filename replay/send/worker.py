@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns, process_time_ns
@@ -26,7 +26,7 @@ from replay.plan.shares import Holding
 from replay.send.arrivals import Arrivals
 from replay.send.finishing import Finisher
 from replay.send.hand import Hand
-from replay.send.lean import environment
+from replay.send.lean import environment, waited_for
 from replay.send.learning import Rule
 from replay.send.logins import Login
 from replay.send.plan_stream import Planned
@@ -113,16 +113,12 @@ class Worker:
         login = Login(config, endpoint, job.target.authority) if "login" in config.auth else None
         if login is not None and job.settings.sessions == "off":
             raise ConfigError("[auth.login] is for sessions: choose --sessions live, or ordered")
-        compactor = Popen(
-            [sys.executable, "-m", "replay.store.compactor", str(job.out), "run"],
-            stdin=subprocess.PIPE,
-            env=environment(),
-        )
+        compactor = self._compactor()
         self._greenlet = gevent.getcurrent()
         try:
             if job.holdings:
                 self._plan(job.holdings).wait_ready()
-                self._arrivals.add(self._sources[0])
+                self._arrivals.add(self._sources[0], job.holdings)
             started_at = self._agree()
             start = monotonic_ns() + started_at - time.time_ns()
             self._recorder = Recorder(job.out, job.name, start, self._fire)
@@ -139,6 +135,7 @@ class Worker:
                 governor=self.governor,
                 watch=lambda: self._watch(start),
                 leash=None if self._hand is None else self._hand.leash,
+                keeps=self._arrivals.keeps,
             )
             cpu = process_time_ns()
             self._send(self._pump, self._recorder)
@@ -229,7 +226,7 @@ class Worker:
         """The user has stopped the run; `abandon`: give up what is under way."""
         if abandon:
             self.abandon()
-        elif self._greenlet is not None:
+        elif self._greenlet is not None and not self.books:
             self._greenlet.kill(block=False)
 
     @property
@@ -251,7 +248,7 @@ class Worker:
             self._job.bring([share for share, _ in holdings])
             source = self._plan(holdings)
             source.wait_ready(1)
-            self._arrivals.add(source)
+            self._arrivals.add(source, holdings)
         except ReplayError as error:
             # They are missing in the books then, as lost.
             print(f"replay: shares could not be taken over: {error}", file=sys.stderr)
@@ -265,7 +262,9 @@ class Worker:
         settings, part = self._job.settings, len(self._held) / self._job.shares
         self.governor.limit(
             None if settings.max_rate is None else settings.max_rate * part,
-            None if settings.max_concurrency is None else int(settings.max_concurrency * part),
+            None
+            if settings.max_concurrency is None
+            else math.ceil(round(settings.max_concurrency * part, 6)),
         )
 
     def _drive_alone(self, pump: Pump, arrivals: Iterable[Planned]) -> None:
@@ -316,11 +315,21 @@ class Worker:
 
     def _finish(self, compactor: Any) -> None:
         compactor.stdin.close()
-        while True:
-            # The compactor must not be left half-way because the run was stopped.
-            with suppress(gevent.GreenletExit):
-                compactor.wait()
-                return
+        if waited_for(compactor):
+            # It was killed, or the disk was full for a while: what is in the journal is not lost yet.
+            again = self._compactor()
+            again.stdin.close()
+            if waited_for(again):
+                raise ReplayError(
+                    f"the results of {self._job.name} in {self._job.out} could not be made Parquet"
+                )
+
+    def _compactor(self) -> Any:
+        return Popen(
+            [sys.executable, "-m", "replay.store.compactor", str(self._job.out), "run"],
+            stdin=subprocess.PIPE,
+            env=environment(),
+        )
 
     def _tell(self, pump: Pump, recorder: Recorder) -> None:
         while not self._told_all:

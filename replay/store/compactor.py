@@ -26,6 +26,8 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     while not select.select([sys.stdin], [], [], _EVERY_S)[0]:
+        if not directory.exists():
+            return  # whoever this is done for has gone, and taken it along
         compact(directory, kind)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from replay.errors import InputError
@@ -50,9 +50,19 @@ def delivered(directory: Path, keep: bool = True) -> Iterator[None]:
             code = uploader.wait()
             if not directory.exists() or not any((directory / name).exists() for name in METADATA):
                 shutil.rmtree(directory.parent, ignore_errors=True)  # nothing was written at all
+                _take_back(address)
         if code:
             raise InputError(f"{shown(address)} is not complete: see above")
         shutil.rmtree(directory.parent, ignore_errors=True)
+
+
+def _take_back(address: str) -> None:
+    """The metadata of what never began may have been sent already."""
+    store = Store(address, patience=5)
+    with suppress(InputError):
+        for name in METADATA:
+            if name in store.names():
+                store.delete(name)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from replay.errors import InputError
 from replay.plan.dispatch import share_of
 from replay.store.files import make_directory
-from replay.store.reader import is_mine
+from replay.store.reader import DAMAGE, is_mine
 from replay.store.remote import Store, shown
 from replay.store.sealing import decryption_properties
 
@@ -66,7 +66,11 @@ def bring(address: str, directory: Path, portion: Portion) -> None:
     whole: dict[str, list[int]] = orjson.loads(state.read_bytes()) if state.exists() else {}
     for name in sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet")):
         have = set(whole.get(name, ()))
-        whole[name] = sorted(have | _bring_part(store, directory / name, names[name], portion, have))
+        try:
+            whole[name] = sorted(have | _bring_part(store, directory / name, names[name], portion, have))
+        except (*DAMAGE, IndexError) as error:
+            told = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise InputError(f"{shown(address)}: {name} is damaged, or gone: {told}") from None
         _write(state, orjson.dumps(whole))
 
 

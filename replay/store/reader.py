@@ -28,7 +28,7 @@ from replay.store.sealing import data_key, decryption_properties, scan_options
 
 BATCH_ROWS = 4096
 
-_DAMAGE = (pa.ArrowException, RuntimeError, UnicodeDecodeError, OverflowError, OSError)
+DAMAGE = (pa.ArrowException, RuntimeError, UnicodeDecodeError, OverflowError, OSError)
 """What reading a damaged part file raises, depending on what is damaged."""
 
 
@@ -102,7 +102,7 @@ class Dataset:
         try:
             for table in _sweep(self._row_groups(keys[0]), keys, whole):
                 yield from table.select(wanted).to_batches(max_chunksize=BATCH_ROWS)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
 
     def shared(
@@ -130,7 +130,7 @@ class Dataset:
                 for batch in table.to_batches(max_chunksize=BATCH_ROWS):
                     mask = is_mine(batch.column("session_id"), mine)
                     yield Shared(batch.select(list(told)), batch.filter(mask).select(list(columns)), mask)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{self.path} cannot be read: {_first_line(error)}") from None
 
     def counts(self, columns: Sequence[str]) -> dict[tuple[Any, ...], int]:
@@ -144,7 +144,7 @@ class Dataset:
                     counted = table.group_by(list(columns)).aggregate([([], "count_all")])
                     for *values, count in to_rows(counted.combine_chunks()):
                         found[tuple(values)] = found.get(tuple(values), 0) + count
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise InputError(f"{path} is damaged: {_first_line(error)}") from None
         return found
 
@@ -256,7 +256,7 @@ def _bounds(path: Path, key: str) -> tuple[tuple[Any, Any, int], ...]:
     """Of every row group of a file the smallest and the largest `key`, and its size in bytes, uncompressed."""
     try:
         return _known_bounds(path, path.stat().st_mtime_ns, key)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(f"{path} is damaged: {_first_line(error)}") from None
 
 
@@ -279,7 +279,7 @@ def _known_bounds(path: Path, changed_at: int, key: str) -> tuple[tuple[Any, Any
 def _footer(path: Path) -> pq.FileMetaData:
     try:
         return _known_footer(path, path.stat().st_mtime_ns)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(f"{path} is damaged: {_first_line(error)}") from None
 
 

@@ -309,6 +309,7 @@ def _summary(out: Path, returncode: int, interrupted: bool) -> RunSummary:
     if not meta.get("workers") and meta["state"] != "closed":
         recover(out, "run")
         if interrupted:  # before it had sent anything
+            _remove_empty(out)
             raise KeyboardInterrupt
         raise ReplayError(f"the replayer died (exit {returncode}); what it had recorded is readable in {out}")
     books = meta["books"] if meta["state"] == "closed" else closing.close(out)

@@ -70,3 +70,38 @@ def test_where_all_is_due_at_once_places_are_the_keys() -> None:
     arrivals.add(Plan([(10, 0), (20, 0), (30, 0)]))
     arrivals.give([0], 2)
     assert told(iter(arrivals)) == [(10, 0)]
+
+
+def test_what_is_given_up_while_it_is_prepared_is_left_out_too() -> None:
+    arrivals = Arrivals()
+    arrivals.add(Plan([(10, 0), (40, 0)]), [(0, 0)])
+    found = iter(arrivals)
+    assert told([next(found)]) == [(10, 0)]
+    arrivals.give([1], 30)
+    arrivals.add(Plan([(20, 1), (30, 1), (35, 1)]), [(1, 20)])
+    assert told([next(found), next(found)]) == [(20, 1), (40, 0)]
+    arrivals.add(Plan([(50, 1)]), [(1, 30)])  # taken over again
+    assert told(found) == [(50, 1)]
+
+
+def test_one_that_is_waited_with_may_be_given_up() -> None:
+    arrivals = Arrivals()
+    arrivals.add(Plan([(10, 0), (20, 1)]), [(0, 0), (1, 0)])
+    found = iter(arrivals)
+    held = next(found)
+    assert arrivals.keeps(held)
+    arrivals.give([1], 0)
+    assert arrivals.keeps(held)
+    arrivals.give([0], 10)
+    assert not arrivals.keeps(held)
+    assert told(found) == []
+
+
+def test_the_last_one_that_is_waited_with_may_be_given_up() -> None:
+    arrivals = Arrivals()
+    arrivals.add(Plan([(10, 0)], waits=True), [(0, 0)])
+    arrivals.add(Plan([(20, 1)]), [(1, 0)])
+    found = iter(arrivals)
+    held = next(found)
+    arrivals.give([1], 15)
+    assert not arrivals.keeps(held)

@@ -13,6 +13,8 @@ import pytest
 from replay.config import RunSettings
 from replay.model import Exchange
 from replay.plan.dispatch import share_of
+from replay.plan.requests import SLOT, defined
+from replay.plan.requests import whole as unfold
 from replay.send import learning
 from replay.send.plan_stream import Planned, unpack_block
 from replay.send.planner import Order, Planner
@@ -116,3 +118,35 @@ def test_a_planner_that_is_told_the_rules_learns_none(
     told, _ = planned(Order.from_json(order.to_json()))
     assert [content(arrival) for arrival in told] == [content(arrival) for arrival in found]
     assert any(arrival.script for arrival in told)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"loop": 3}, {"concurrency": 4}], ids=["once", "laps", "closed loop"]
+)
+@pytest.mark.parametrize("part", [0.1, 0.4, 0.9])
+def test_what_is_taken_over_is_whole(tmp_path: Path, settings: dict[str, Any], part: float) -> None:
+    """Requests name header lines that an earlier one of their session has brought, also where that was another worker."""
+    capture = str(write(tmp_path / "capture", exchanges()))
+    wanted = RunSettings(writes=("all",), sessions="live", **settings)
+    whole, _ = planned(Order(capture, wanted, "127.0.0.1:80"))
+    key = (
+        whole[int(len(whole) * part)].place
+        if "concurrency" in settings
+        else whole[int(len(whole) * part)].due_ns
+    )
+    taken, _ = planned(Order(capture, wanted, "127.0.0.1:80", ((0, key),), 1))
+    assert 0 < len(taken) < len(whole)
+    sessions: dict[Any, dict[int, Any]] = {}
+    named = 0
+    for arrival in taken:
+        if arrival.script is None:
+            continue
+        assert arrival.causal is not None
+        blocks = sessions.setdefault(arrival.causal[0], {})
+        if (block := defined(arrival.script)) is not None:
+            blocks[block[0]] = block[1]
+        named += isinstance(arrival.script[0][-1], tuple)
+        assert all(b"Host" not in piece for piece in arrival.script[0][:-1] if isinstance(piece, bytes))
+        made = unfold(arrival.script, blocks)
+        assert any(isinstance(piece, tuple) and piece[0] == SLOT for piece in made[0])
+    assert named > 10
