@@ -120,14 +120,18 @@ class ReplayUser(User):
 _CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
 _WORKERS: list[Worker] = []
 """This process's own workers: one, or one for each build that is asked."""
-_PROGRESS: dict[str, int | None] = {}
-"""Where this process tells its progress; a master's options, which come later, name a descriptor of its own."""
+
+
+def _progress_fd() -> int | None:
+    """Where this process tells its progress. From its own command line: a worker's options may be the master's by now,
+    and name a descriptor of the master's."""
+    option = "--progress-fd"
+    return int(sys.argv[sys.argv.index(option) + 1]) if option in sys.argv[:-1] else None
 
 
 @events.init.add_listener
 def _join_up(environment: Any, runner: Any, **_: Any) -> None:
     options = environment.parsed_options
-    _PROGRESS["fd"] = options.progress_fd
     if isinstance(runner, MasterRunner):
         _CREWS[runner] = crew = Crew(runner)
         _be_quiet_about_interrupts()
@@ -144,7 +148,7 @@ def _pass_on(client_id: str, data: dict[str, Any]) -> None:
     for figures in data.get(KEY, ()):
         line = {name: figures[name] for name in ("worker", *COUNTED)}
         try:
-            os.write(int(_PROGRESS["fd"] or 0), json.dumps(line).encode() + b"\n")
+            os.write(int(_progress_fd() or 0), json.dumps(line).encode() + b"\n")
         except BrokenPipeError:
             # Whoever started the run is gone, and nobody else would ever stop it: end it as Ctrl-C does.
             os.kill(os.getpid(), signal.SIGINT)
@@ -333,7 +337,7 @@ def _workers_of(
                 name=told["name"],
                 holdings=tuple(map(tuple, told["holdings"])),
                 shares=told["shares"],
-                progress_fd=_PROGRESS.get("fd"),
+                progress_fd=_progress_fd(),
                 rules=rules,
                 bring=partial(capture.bring, told["shares"]),
             )

@@ -125,7 +125,7 @@ def test_a_planner_that_is_told_the_rules_learns_none(
 )
 @pytest.mark.parametrize("part", [0.1, 0.4, 0.9])
 def test_what_is_taken_over_is_whole(tmp_path: Path, settings: dict[str, Any], part: float) -> None:
-    """Requests name header lines that an earlier one of their session has brought, also where that was another worker."""
+    """Requests name header lines that an earlier one of their session brings, even where that was another's."""
     capture = str(write(tmp_path / "capture", exchanges()))
     wanted = RunSettings(writes=("all",), sessions="live", **settings)
     whole, _ = planned(Order(capture, wanted, "127.0.0.1:80"))
