@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -94,6 +95,7 @@ class Worker:
         self._hand = hand
         self._arrivals = Arrivals(by_place=job.settings.concurrency is not None)
         self._sources: list[Source] = []
+        self._planners = itertools.count()
         self._held = {share for share, _ in job.holdings}
         self._preparing = 0
         self._waiting = False
@@ -236,8 +238,8 @@ class Worker:
 
     def _plan(self, holdings: tuple[Holding, ...]) -> Source:
         job = self._job
-        # Lanes and sessions of one planner must not be taken for those of another.
-        first = len(self._sources) << 32
+        # Lanes and sessions of one planner must not be taken for those of another; two may be started at a time.
+        first = next(self._planners) << 32
         order = Order(job.capture, job.settings, job.target.authority, holdings, job.shares, first, job.rules)
         source = Source(order)
         self._sources.append(source)
