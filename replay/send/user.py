@@ -118,6 +118,9 @@ class ReplayUser(User):
 
 
 _CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
+_TAKING_PART: list[Any] = []
+"""What takes part in the runs of a master."""
+_QUIT_S = 60
 _WORKERS: list[Worker] = []
 """This process's own workers: one, or one for each build that is asked."""
 
@@ -141,7 +144,14 @@ def _join_up(environment: Any, runner: Any, **_: Any) -> None:
             environment.events.worker_report.add_listener(_pass_on)
     elif isinstance(runner, WorkerRunner):
         _CREWS[runner] = hand = Hand(runner)
-        gevent.spawn(_take_part_in_all, environment, hand)
+        _TAKING_PART.append(gevent.spawn(_take_part_in_all, environment, hand))
+
+
+@events.quitting.add_listener
+def _end_in_order(**_: Any) -> None:
+    """A worker that is told to end waits for what is under way, and hands in what it has."""
+    for greenlet in _TAKING_PART:
+        greenlet.kill(timeout=_QUIT_S)
 
 
 def _pass_on(client_id: str, data: dict[str, Any]) -> None:

@@ -31,7 +31,8 @@ def main() -> None:
         compact(directory, kind)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    compact(directory, kind, wait=True)
+    if directory.exists():
+        compact(directory, kind, wait=True)
 
 
 if __name__ == "__main__":
