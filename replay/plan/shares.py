@@ -58,15 +58,10 @@ class Deal:
 
     def lose(self, worker: str) -> dict[str, list[Holding]]:
         """A worker is lost: who takes which of its shares, from where on. Empty where nobody is left."""
-        if worker in self._members:
-            self.lost.add(worker)
-        return self.leave(worker)
-
-    def leave(self, worker: str) -> dict[str, list[Holding]]:
-        """The same of one that has ended in order."""
         member = self._members.pop(worker, None)
         if member is None:
             return {}
+        self.lost.add(worker)
         takes: dict[str, list[Holding]] = {}
         for share, since in sorted(member.shares.items()):
             self._moving.discard(share)

@@ -235,8 +235,8 @@ class Crew:
         self.accounts[member.name] = data["accounts"]
         cut_short = not data["accounts"] or any(books["interrupted"] for books in data["accounts"].values())
         if self.started and not self._closing and cut_short:
-            # It has ended in order, but before the run: others send what it held.
-            self._deal_out(self._deal.leave(member.name))
+            # It has ended before the run: others send what it held.
+            self._lose(member)
 
     def _on_trip(self, node: str, data: Any) -> None:
         # Also for those that come later.
@@ -274,9 +274,7 @@ class Crew:
             self._end(interrupted=False)
 
     def _lose(self, member: _Member) -> None:
-        self._deal_out(self._deal.lose(member.name))
-
-    def _deal_out(self, takes: Mapping[str, list[tuple[int, int]]]) -> None:
+        takes = self._deal.lose(member.name)
         if self._movable and not self._ended:
             for taker, taken in takes.items():
                 self._take(taker, taken)

@@ -57,6 +57,8 @@ class Hand:
     """Joins one run after the other. `join`, then `ready`, then `done`."""
 
     def __init__(self, runner: Any) -> None:
+        self.quitting = False
+        """The process was told to end: it gives no account, and its master takes it for lost."""
         self._runner = runner
         self._clocks: Queue = Queue()
         self._forget()
@@ -145,7 +147,7 @@ class Hand:
         """Send this worker's account: it is out of the run then."""
         if self._beater is not None:
             self._beater.kill()
-        if self.fenced is None:
+        if self.fenced is None and not self.quitting:
             self._runner.send_message(
                 messages.DONE, {"accounts": accounts, "error": error, "exit_code": exit_code}
             )

@@ -118,7 +118,7 @@ class ReplayUser(User):
 
 
 _CREWS: WeakKeyDictionary[Any, Crew | Hand] = WeakKeyDictionary()
-_TAKING_PART: list[Any] = []
+_TAKING_PART: list[tuple[Hand, Any]] = []
 """What takes part in the runs of a master."""
 _QUIT_S = 60
 _WORKERS: list[Worker] = []
@@ -144,13 +144,14 @@ def _join_up(environment: Any, runner: Any, **_: Any) -> None:
             environment.events.worker_report.add_listener(_pass_on)
     elif isinstance(runner, WorkerRunner):
         _CREWS[runner] = hand = Hand(runner)
-        _TAKING_PART.append(gevent.spawn(_take_part_in_all, environment, hand))
+        _TAKING_PART.append((hand, gevent.spawn(_take_part_in_all, environment, hand)))
 
 
 @events.quitting.add_listener
 def _end_in_order(**_: Any) -> None:
-    """A worker that is told to end waits for what is under way, and hands in what it has."""
-    for greenlet in _TAKING_PART:
+    """A worker that is told to end waits for what is under way, and hands in what it has; the others send the rest."""
+    for hand, greenlet in _TAKING_PART:
+        hand.quitting = True
         greenlet.kill(timeout=_QUIT_S)
 
 
@@ -295,7 +296,7 @@ def _gather(environment: Any, out: Path) -> None:
 
 
 def _take_part_in_all(environment: Any, hand: Hand) -> None:
-    while hand.fenced is None:
+    while hand.fenced is None and not hand.quitting:
         _take_part(environment, hand)
 
 
@@ -313,7 +314,7 @@ def _take_part(environment: Any, hand: Hand) -> None:
         # Whatever it was: a worker that says nothing would be waited for.
         traceback.print_exc()
         hand.done({}, f"a worker failed: {type(error).__name__}: {error}", ReplayError.exit_code)
-    if hand.fenced is not None:
+    if hand.fenced is not None and not hand.quitting:
         print(f"replay: this worker ended by itself: {hand.fenced}", file=sys.stderr)
         environment.process_exit_code = ReplayError.exit_code
         environment.runner.quit()
