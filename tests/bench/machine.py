@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from replay.verbs.ports import free_port
+
 GENERATOR_CORE, SERVER_CORE = 0, 1
 
 BODY = b'{"id":41,"name":"A plain white mug","price":"12.50","stock":[3,0,7],"tags":["kitchen","mug"]}'
@@ -134,11 +136,6 @@ def peak_mb(arguments: Sequence[str], core: int | None = GENERATOR_CORE) -> floa
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     return int(run([sys.executable, "-c", code, *arguments], core, timeout=600)) / 1024
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, seconds: float = 15) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from replay.store.reader import Dataset
 from replay.verbs.fidelity import fidelity_of
+from replay.verbs.ports import free_port
 from tests.send.captures import steady
 from tests.send.networks import Networks, networks
 from tests.send.servers import RecordingServer, answer_ok
@@ -40,8 +41,7 @@ class Cluster:
         self.server, self.run = server, scratch / "run"
         self.capture = scratch / "capture"
         self.times: list[float] = []
-        with socket.create_server((machines.address, 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
 
     def begin(self, expect: int, *more: object) -> subprocess.Popen[str]:
         return self._undo.enter_context(

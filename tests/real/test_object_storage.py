@@ -24,15 +24,11 @@ import pytest
 from replay.store import tables
 from replay.store.reader import Dataset
 from replay.store.remote import Store, outbox, shown
+from replay.verbs.ports import free_port
 from tests.rows import T0, exchange
 from tests.send.captures import steady, write
 from tests.send.servers import RecordingServer
 from tests.send.test_run import ROOT, wait_until
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from replay.errors import ReplayError
 from replay.plan.dispatch import Selection
 from replay.send.descriptors import most_at_once
 from replay.store.reader import Dataset
+from replay.verbs.ports import free_port
 from replay.verbs.run import Progress, replay_run
 from tests.rows import exchange
 from tests.send.captures import steady, write
@@ -315,8 +316,7 @@ def test_failures_are_locusts_failures(tmp_path: Path) -> None:
 def test_the_web_ui_starts_and_shows_the_run(tmp_path: Path, server: RecordingServer) -> None:
     import urllib.request
 
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     steady(tmp_path / "capture", 50, 2)
     locust = [
         *(

@@ -17,6 +17,7 @@ from replay.config import RunSettings
 from replay.send import closing
 from replay.store.reader import Dataset
 from replay.verbs.fidelity import fidelity_of
+from replay.verbs.ports import free_port
 from replay.verbs.run import Progress, replay_run
 from tests.send.captures import steady
 from tests.send.servers import RecordingServer
@@ -83,10 +84,7 @@ def is_master(process: psutil.Process, run: str) -> bool:
 
 
 def test_plain_locust_with_processes(tmp_path: Path) -> None:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     steady(tmp_path / "capture", 200, 5, connections=20)
     with RecordingServer() as server:
         locust = [
