@@ -13,6 +13,9 @@ from dataclasses import dataclass
 Header = tuple[str, str]
 """One header line: name and value, case and duplicates kept, latin-1 decoded."""
 
+NOT_SENT = "not sent"
+"""In `unbound`: why a value is missing whose maker was not asked, so that no build is to blame."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:

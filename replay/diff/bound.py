@@ -31,9 +31,6 @@ def downstream(left: str | None, right: str | None) -> str | None:
     return None if (left is None) == (right is None) else left or right
 
 
-NOT_SENT = "not sent"
-"""How a chain of causes ends where the value's maker was not asked: no build is to blame."""
-
 _MAKER = re.compile(r" from (\S+ /\S*)")
 
 

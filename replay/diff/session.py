@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from replay.diff.accepted import accept
 from replay.diff.answers import Answer, Comparer
-from replay.diff.bound import NOT_SENT, downstream, makers
+from replay.diff.bound import downstream, makers
 from replay.diff.diverged import NO_WAYS, Ways
 from replay.diff.latency import LatencySettings
 from replay.diff.pairs import Accounts, Trio
@@ -16,6 +16,7 @@ from replay.diff.settings import DiffSettings
 from replay.diff.tally import Differences, Tally, rank
 from replay.diff.verdict import count, verdict
 from replay.findings import INVALID, REGRESSION, SUSPECT, Difference, Finding, Report, RuleUse
+from replay.model import NOT_SENT
 
 NO_CONTROL = "no control run: noise is not known, so every difference counts as the build's"
 

@@ -165,8 +165,8 @@ class Answer:
 
 def _is_shared(live: Collection[str | None], recorded: str, beside: Collection[str]) -> bool:
     """Whether two lists are of the same data: one of them is part of the other."""
-    mine, theirs = {recorded, *beside}, set(live)
-    return bool(theirs) and (mine <= theirs or theirs <= mine)
+    mine, theirs = beside or {recorded}, frozenset(live)
+    return bool(theirs) and (theirs.issuperset(mine) or theirs.issubset(mine))
 
 
 def text_of(headers: Sequence[Header], body: bytes | None) -> bytes:

@@ -19,6 +19,11 @@ Holding = tuple[int, int]
 """A share, and the key from which on it is held."""
 
 
+def part_of(whole: int, held: Collection[int], shares: int) -> int:
+    """What of a whole number belongs to some of so many shares: the parts of all shares add up to the whole."""
+    return sum(unit * shares // whole in held for unit in range(whole))
+
+
 @dataclass(slots=True)
 class _Member:
     limit: int = 0

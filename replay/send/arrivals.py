@@ -64,7 +64,7 @@ class Arrivals:
     def give(self, shares: Collection[int], key: int) -> None:
         """Leave out what comes of these shares from `key` on, in the plans there are now."""
         self._given.update(dict.fromkeys(shares, key))
-        for running in {id(running): running for running in (*self._running, self._last) if running}.values():
+        for running in filter(None, (*self._running, self._last)):
             running.given.update((share, min(key, running.given.get(share, key))) for share in shares)
         self._changed = True
 

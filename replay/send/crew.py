@@ -155,9 +155,6 @@ class Crew:
     def _first(self) -> list[_Member]:
         return list(self._members.values())[: self._expected]
 
-    def _is_of_the_first(self, member: _Member) -> bool:
-        return member in self._first()
-
     # What workers say
 
     def _on_clock(self, node: str, data: Any) -> None:
@@ -184,7 +181,7 @@ class Crew:
             return
         member.ready = True
         member.heard_at = time.monotonic()
-        if not self._is_of_the_first(member):
+        if member not in self._first():
             # Not before: nothing can be given to a worker that is still fetching the capture.
             self._late += 1
             self._deal.join(member.name)

@@ -54,7 +54,7 @@ class Capture:
         """Have these of all shares of the sessions at hand as well; `InputError` where they are not to be had."""
         if self._at is not None:
             portion = json.dumps({"shares": shares, "mine": sorted(mine)})
-            _store("replay.store.portion", self._at, self.path, told=portion)
+            helped("replay.store.portion", self._at, self.path, told=portion)
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def _wait_for_metadata(at: str, directory: Path) -> None:
     with gevent.Timeout(_METADATA_S, InputError(f"the master has not begun a run at {shown(at)}")):
         while True:
             try:
-                _store("replay.store.remote", at, str(directory), "--metadata")
+                helped("replay.store.remote", at, str(directory), "--metadata")
                 return
             except ReplayError:
                 gevent.sleep(0.5)
@@ -116,14 +116,16 @@ def _wait_for_metadata(at: str, directory: Path) -> None:
 def gather(path: Path) -> None:
     """On the master: fetch the results that workers have sent to the run's address."""
     if at := address(path):
-        _store("replay.store.remote", at, str(path), "--parts")
+        helped("replay.store.remote", at, str(path), "--parts")
 
 
-def _store(module: str, *arguments: str, told: str = "") -> None:
-    # In a process of its own: pyarrow would hold up the event loop, and has threads.
+def helped(module: str, *arguments: str, told: str = "") -> bytes:
+    """What a helper process says; `InputError` with its last line where it fails. Not in this one: pyarrow would hold
+    up the event loop, and has threads."""
     done: Any = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         input=told.encode(),
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
         check=False,
@@ -131,6 +133,7 @@ def _store(module: str, *arguments: str, told: str = "") -> None:
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise InputError(lines[-1].removeprefix("replay: "))
+    return bytes(done.stdout)
 
 
 def _unseen(path: str) -> str:

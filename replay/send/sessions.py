@@ -14,6 +14,7 @@ from typing import Any
 import gevent
 import msgpack
 
+from replay.model import NOT_SENT
 from replay.plan.answers import Answer
 from replay.plan.places import Place
 from replay.plan.requests import DEFINING, Piece, Script, defined, joined, whole, written
@@ -70,7 +71,7 @@ class Session:
             _, cookie, name = maker.rpartition(" cookie ")
             live = self.jar.get(name) if cookie else None
         if live is None:
-            self.missing.append(f"{target} from {maker}: {self.fates.get(number, 'not sent')}")
+            self.missing.append(f"{target} from {maker}: {self.fates.get(number, NOT_SENT)}")
         else:
             self.bound += 1
         return live

@@ -23,7 +23,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import gevent
-import gevent.subprocess
 from gevent.event import Event
 from locust import LoadTestShape, User, events
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
@@ -33,7 +32,7 @@ from replay.config import RunSettings, Target, parse_target
 from replay.errors import ReplayError, UsageError
 from replay.keys import load_key
 from replay.plan.breaker import STOP_FILE
-from replay.send import closing, descriptors, lean, places
+from replay.send import closing, descriptors, places
 from replay.send.abreast import AbreastWork, abreast, run_abreast
 from replay.send.crew import Crew
 from replay.send.guard import admit
@@ -248,17 +247,8 @@ def _rules(capture: str, routes: dict[Path, tuple[Target, RunSettings]]) -> list
     settings = next(iter(routes.values()))[1]
     if settings.sessions != "live":
         return None
-    command = [sys.executable, "-m", "replay.send.learning", capture]
-    done: Any = gevent.subprocess.run(
-        [*command, *([settings.rules] if settings.rules else [])],
-        stdout=gevent.subprocess.PIPE,
-        stderr=gevent.subprocess.PIPE,
-        env=lean.environment(),
-    )
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise ReplayError(f"the bindings could not be learned: {lines[-1].removeprefix('replay: ')}")
-    return [tuple(rule) for rule in json.loads(done.stdout)]
+    arguments = (capture, settings.rules) if settings.rules else (capture,)
+    return [tuple(rule) for rule in json.loads(places.helped("replay.send.learning", *arguments))]
 
 
 @events.test_stopping.add_listener

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from gevent.subprocess import Popen
 from replay.config import Config, RunSettings, Target, load
 from replay.errors import ConfigError, ReplayError
 from replay.plan.breaker import EVERYTHING, STOP_FILE, STOPPED, AbortRules, Governor, Trip
-from replay.plan.shares import Holding
+from replay.plan.shares import Holding, part_of
 from replay.send.arrivals import Arrivals
 from replay.send.finishing import Finisher
 from replay.send.hand import Hand
@@ -159,9 +158,9 @@ class Worker:
         finally:
             for source in self._sources:
                 source.close()
-            self._finish(compactor)
             if finisher is not None:
                 finisher.close()
+            self._finish(compactor)
 
     def figures(self) -> dict[str, Any] | None:
         """The books and the lag as they stand; `None` before it all begins."""
@@ -261,13 +260,7 @@ class Worker:
 
     def _limit(self) -> None:
         """Ceilings are for all workers together: this one's part is that of its shares."""
-        settings, part = self._job.settings, len(self._held) / self._job.shares
-        self.governor.limit(
-            None if settings.max_rate is None else settings.max_rate * part,
-            None
-            if settings.max_concurrency is None
-            else math.ceil(round(settings.max_concurrency * part, 6)),
-        )
+        self.governor.limit(*_ceilings(self._job, self._held))
 
     def _drive_alone(self, pump: Pump, arrivals: Iterable[Planned]) -> None:
         pump.run(arrivals, self._more if self._hand is not None else lambda: False)
@@ -377,22 +370,17 @@ def _governor(job: Job) -> Governor:
     )
     # Counting reads whole columns, which must not hold up the event loop.
     usual = gevent.get_hub().threadpool.apply(usual_failures, (Path(settings.abort_beside or job.capture),))
-    return Governor(
-        rules,
-        usual,
-        max_rate=None if settings.max_rate is None else settings.max_rate * len(job.holdings) / job.shares,
-        max_concurrency=None if settings.max_concurrency is None else _part(settings.max_concurrency, job),
+    rate, concurrency = _ceilings(job, {share for share, _ in job.holdings})
+    return Governor(rules, usual, max_rate=rate, max_concurrency=concurrency)
+
+
+def _ceilings(job: Job, held: Collection[int]) -> tuple[float | None, int | None]:
+    """The part of the ceilings for rate and concurrency that belongs to these shares."""
+    rate, concurrency = job.settings.max_rate, job.settings.max_concurrency
+    return (
+        None if rate is None else rate * len(held) / job.shares,
+        None if concurrency is None else part_of(concurrency, held, job.shares),
     )
-
-
-def _part(whole: int, job: Job) -> int:
-    """A worker's part of a whole number, so that those of all that share the run at first add up to it."""
-    if not job.holdings:
-        return 0
-    # Shares are dealt in order, so many to each: the first one tells which worker this is.
-    workers = round(job.shares / len(job.holdings))
-    number = job.holdings[0][0] * workers // job.shares
-    return whole // workers + (number < whole % workers)
 
 
 def usual_failures(dataset: Path) -> dict[str, tuple[int, int]]:

@@ -24,6 +24,14 @@ def atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def appear(path: Path, data: bytes) -> None:
+    """Write a file of its owner's alone that appears whole; for copies, which need not be on disk for good."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+    temporary.replace(path)
+
+
 def make_directory(path: Path) -> None:
     """Make a dataset directory that only its owner may enter; `InputError` where that cannot be."""
     try:

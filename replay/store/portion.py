@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from replay.errors import InputError
 from replay.plan.dispatch import share_of
-from replay.store.files import make_directory
+from replay.store.files import appear, make_directory
 from replay.store.reader import DAMAGE, is_mine
 from replay.store.remote import Store, shown
 from replay.store.sealing import decryption_properties
@@ -61,7 +61,7 @@ def bring(address: str, directory: Path, portion: Portion) -> None:
         raise InputError(f"{shown(address)} is not a capture: there is no capture.json in it")
     make_directory(directory)
     if not (directory / "capture.json").exists():
-        _write(directory / "capture.json", store.get("capture.json"))
+        appear(directory / "capture.json", store.get("capture.json"))
     state = directory / _STATE
     whole: dict[str, list[int]] = orjson.loads(state.read_bytes()) if state.exists() else {}
     for name in sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet")):
@@ -71,7 +71,7 @@ def bring(address: str, directory: Path, portion: Portion) -> None:
         except (*DAMAGE, IndexError) as error:
             told = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise InputError(f"{shown(address)}: {name} is damaged, or gone: {told}") from None
-        _write(state, orjson.dumps(whole))
+        appear(state, orjson.dumps(whole))
 
 
 def _bring_part(store: Store, path: Path, size: int, portion: Portion, have: set[int]) -> set[int]:
@@ -141,13 +141,6 @@ def joined(spans: Iterable[Span], gap: int) -> list[Span]:
         else:
             found.append((first, end))
     return found
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-    temporary.replace(path)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from replay.errors import InputError
-from replay.store.files import make_directory
+from replay.store.files import appear, make_directory
 from replay.store.schema import KINDS
 
 PATIENCE_S = float(os.environ.get("REPLAY_STORE_PATIENCE", "60"))
@@ -169,11 +169,7 @@ def fetch(
         wanted = metadata if name in METADATA else parts and is_part
         if not wanted or (name not in METADATA and target.exists() and target.stat().st_size == names[name]):
             continue
-        data = store.get(name)
-        temporary = target.with_name(f".{name}.tmp")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-        temporary.replace(target)
+        appear(target, store.get(name))
 
 
 def writable(text: str) -> Path:

@@ -8,7 +8,18 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.plan.shares import Deal
+from replay.plan.shares import Deal, part_of
+
+
+@given(st.integers(0, 300), st.integers(1, 6), st.booleans(), st.randoms())
+def test_parts_of_a_ceiling_add_up_to_it(whole: int, workers: int, moved: bool, draw: Any) -> None:
+    """Whoever holds which shares: together they have what was allowed, no more and no less."""
+    shares = list(range(16 * workers))
+    if moved:
+        draw.shuffle(shares)
+    parts = [part_of(whole, set(shares[16 * n : 16 * (n + 1)]), len(shares)) for n in range(workers)]
+    assert sum(parts) == whole
+    assert moved or max(parts) - min(parts) <= 1
 
 
 def held(deal: Deal, *names: str) -> dict[int, list[str]]:
